@@ -1,0 +1,3 @@
+"""HeliosProxy: a PostgreSQL proxy whose features are sandboxed WebAssembly plugins."""
+
+__version__ = "0.1.0"

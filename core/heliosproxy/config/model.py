@@ -1,0 +1,212 @@
+"""What heliosproxy.toml says, as frozen dataclasses. Durations are seconds, sizes bytes, addresses (host, port).
+
+The dataclasses are the schema: a field is a key, its type is what the key takes, its default is the default, and the
+docstring under it is the documentation. `load.py` reads a file into them; `tests/config` compares the shipped
+heliosproxy.toml with them, so that no key is undocumented.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TypeAlias
+
+Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
+
+
+@dataclass(frozen=True, slots=True)
+class Duration:
+    """Marks a number of seconds, written with a unit in the file: "10s", "500ms". Always more than nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Marks a number of bytes, written with a unit in the file: "64MB"."""
+
+
+@dataclass(frozen=True, slots=True)
+class AtLeast:
+    """Marks the least value of a number, or the least port of an address."""
+
+    least: int
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """Marks text that is never shown, and that `<key>_file` may name a file for."""
+
+    scram: bool = False
+    """It has the form of pg_authid's SCRAM secrets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """Marks a name that hints, labels and metrics can carry: letters, digits, `.`, `_`, `-`; 63 at most."""
+
+
+class Address(NamedTuple):
+    """Where a server or a listener is. `host` starting with `/`: the directory of a Unix socket."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+
+Seconds: TypeAlias = Annotated[float, Duration()]
+Bytes: TypeAlias = Annotated[int, Size()]
+Count: TypeAlias = Annotated[int, AtLeast(1)]
+Password: TypeAlias = Annotated[str, Secret()]
+ScramSecret: TypeAlias = Annotated[str, Secret(scram=True)]
+NodeName: TypeAlias = Annotated[str, Name()]
+ServerAddress: TypeAlias = Annotated[Address, AtLeast(1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """`[proxy]`: the process itself."""
+
+    listen: Address = Address("127.0.0.1", 6432)  # noqa: RUF009 - a tuple, as frozen as the class
+    """Where clients connect."""
+    admin: Address = Address("127.0.0.1", 9090)  # noqa: RUF009
+    """Where the admin API answers; loopback only. Port 0: any free one."""
+    region: str = ""
+    """What `route=local` compares with a node's label `region`."""
+    login_timeout: Seconds = 15.0
+    """From connection to the end of authentication."""
+    shutdown_timeout: Seconds = 10.0
+    """How long SIGTERM and SIGINT wait for what is in flight."""
+    max_message: Bytes = 256 * 1024 * 1024
+    """Longest message taken from a client that has logged in."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeConfig:
+    """`[[nodes]]`: one configured server."""
+
+    name: NodeName
+    """What hints, routes and metrics call it; and the standby's application_name, so that its sync mode is seen."""
+    address: ServerAddress
+    """"host:port", "[::1]:5432", or "/directory/of/the/socket:5432"."""
+    role: Literal["auto", "primary", "standby"] = "auto"
+    """`auto`: what pg_is_in_recovery() says. Otherwise a server that says differently is left out, with a warning."""
+    sync: Literal["auto", "sync", "semisync", "async"] = "auto"
+    """`auto`: what the primary's pg_stat_replication.sync_state says."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Whatever routes are to choose by, as { region = "eu" }."""
+    weight: Annotated[int, AtLeast(0)] = 1
+    """Share of the statements that several nodes qualify for. 0: only where it is named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """`[pool]`: links, per node, database and user."""
+
+    mode: Literal["session", "transaction"] = "transaction"
+    """How long a client keeps a link: until it leaves, or until its transaction ends."""
+    size: Count = 20
+    """Links at most, per node, database and user."""
+    wait_timeout: Seconds = 30.0
+    """How long a statement waits for a link; then 53300."""
+    connect_timeout: Seconds = 5.0
+    """How long opening a link may take, login included."""
+    idle_timeout: Seconds = 300.0
+    """After which an unused link is closed."""
+    prepared_statements: Count = 500
+    """Named statements kept on a link; least recently used out."""
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """`[[auth.users]]`: who may log in."""
+
+    name: str
+    """The name it logs in with."""
+    password: Password | None = field(default=None, repr=False)
+    """Plain text: used to check the client and to log in to the nodes."""
+    secret: ScramSecret | None = field(default=None, repr=False)
+    """`SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, as in pg_authid."""
+    server_user: str | None = None
+    """The role on the nodes; the same name if not given."""
+    server_password: Password | None = field(default=None, repr=False)
+    """Its password; `password` if not given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Auth:
+    """`[auth]`: how clients prove who they are."""
+
+    method: Literal["scram-sha-256", "trust"] = "scram-sha-256"
+    """`trust` lets in connections from loopback only."""
+    users: tuple[User, ...] = ()
+    """Who may log in; those of `users_file` are added to them."""
+    users_file: Path | None = None
+    """Further users, one a line as in PgBouncer's userlist.txt: "name" "password or SCRAM secret"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`[health]`: the proxy's own connections to the nodes."""
+
+    user: str = "postgres"
+    """Best one with the role pg_monitor."""
+    password: Password | None = field(default=None, repr=False)
+    """The user's password."""
+    database: str = "postgres"
+    """Where it connects to."""
+    interval: Seconds = 1.0
+    """Between checks of a node."""
+    timeout: Seconds = 3.0
+    """A check that takes longer has failed."""
+    failures: Count = 2
+    """Failed checks in a row after which a node is down. A refused connection counts at once."""
+    lag_interval: Seconds = 0.5
+    """Between samples of replication positions."""
+    catalogue_interval: Seconds = 60.0
+    """Between readings of the primary's catalogue, beside those that DDL through the proxy causes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plugins:
+    """`[plugins]`: which plugins decide, in the order of their stages and, within one, of this list."""
+
+    enabled: tuple[str, ...] = ("hints",)
+    """Names of the plugins to load."""
+    path: tuple[Path, ...] = ()
+    """Directories whose `*.wasm` files are components; they come before the bundled ones."""
+    memory: Bytes = 64 * 1024 * 1024
+    """Largest memory of an instance."""
+    deadline: Seconds = 0.010
+    """Longest run of a hook."""
+    max_faults: Count = 5
+    """Faults within a minute after which a plugin is disabled."""
+    flows: Count = 10_000
+    """Remembered verdicts; least recently used out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole heliosproxy.toml. `tables` holds what plugins own, unread: table name to plain values."""
+
+    file: Path
+    nodes: tuple[NodeConfig, ...]
+    proxy: Proxy = Proxy()
+    pool: Pool = Pool()
+    auth: Auth = Auth()
+    health: Health = Health()
+    plugins: Plugins = Plugins()
+    tables: Mapping[str, Json] = field(default_factory=dict)
+    """Top-level tables that no section above names (`routing`), and `plugins.<name>` under that dotted key."""
+
+    def table(self, name: str) -> Json:
+        """A plugin's table by its dotted name: `routing`, `limits.tenants`, `plugins.hints`; None if it is absent."""
+        if name in self.tables:
+            return self.tables[name]
+        first, *rest = name.split(".")
+        value = self.tables.get(first)
+        for part in rest:
+            value = value.get(part) if isinstance(value, dict) else None
+        return value

@@ -1,0 +1,76 @@
+"""Secrets: those in files, and the form of SCRAM secrets. No message here ever holds one."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import stat
+from pathlib import Path
+
+from heliosproxy.config.values import BadValue
+
+_SCRAM = re.compile(r"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
+_SCRAM_HINT = "as in pg_authid.rolpassword: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey"
+_LONGEST = 64 * 1024
+
+
+def scram_secret(text: str) -> str:
+    """The secret itself, if it is one (RFC 5803, as PostgreSQL stores it)."""
+    if text.startswith("md5"):
+        raise BadValue("MD5 secrets are not supported", "set password_encryption = scram-sha-256, then the password")
+    match = _SCRAM.fullmatch(text)
+    if match is None:
+        raise BadValue("not a SCRAM secret", _SCRAM_HINT)
+    iterations, salt, *keys = match.groups()
+    if int(iterations) < 1 or not _decoded(salt) or any(len(_decoded(key)) != 32 for key in keys):
+        raise BadValue("a damaged SCRAM secret", _SCRAM_HINT)
+    return text
+
+
+def looks_like_scram(text: str) -> bool:
+    """Whether text given as a password is a SCRAM secret."""
+    return text.startswith("SCRAM-SHA-256$")
+
+
+def read_secret_file(file: Path) -> str:
+    """A file's text. Raises BadValue if it cannot be read, everyone can read it, or it is no text.
+
+    Ends of line at its end do not belong to the secret.
+    """
+    require_private(file)
+    return read_text(file).rstrip("\r\n")
+
+
+def require_private(file: Path) -> None:
+    """Raises BadValue if the file is missing or everyone can read it."""
+    try:
+        mode = file.stat().st_mode
+    except OSError as error:
+        raise BadValue(f"cannot read {file}: {error.strerror}") from None
+    if not stat.S_ISREG(mode):
+        raise BadValue(f"{file} is not a file")
+    if mode & stat.S_IROTH:
+        raise BadValue(f"everyone on this machine can read {file}", f"chmod 600 {file}")
+
+
+def read_text(file: Path) -> str:
+    """A small file's text. Raises BadValue if it cannot be read, is no UTF-8 or longer than 64 kB."""
+    try:
+        with file.open("rb") as stream:
+            content = stream.read(_LONGEST + 1)
+    except OSError as error:
+        raise BadValue(f"cannot read {file}: {error.strerror}") from None
+    if len(content) > _LONGEST:
+        raise BadValue(f"{file} is longer than 64 kB")
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        raise BadValue(f"{file} is not UTF-8 text") from None
+
+
+def _decoded(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error:
+        return b""

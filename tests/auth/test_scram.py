@@ -6,11 +6,12 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
 from heliosproxy.auth.scram import AuthenticationError, ScramClient, ScramServer
 from heliosproxy.auth.secrets import ScramSecret, decode_base64, stored_key
 from heliosproxy.wire.errors import PeerError, ProtocolError
-from hypothesis import example, given
-from hypothesis import strategies as st
 
 # RFC 7677, section 3: user "user", password "pencil".
 CLIENT_NONCE = b"rOprNGfwEbeRWgbNEkqO"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from heliosproxy.auth.secrets import MAX_ITERATIONS, ScramSecret, decode_base64, prepare
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from heliosproxy.auth.secrets import MAX_ITERATIONS, ScramSecret, decode_base64, prepare
 
 # Password "pencil" with the salt of RFC 7677's example; PostgreSQL 18 lets a role with this rolpassword log in.
 SALT = decode_base64(b"W22ZaJ0SNY7soEsUEjb6gQ==")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliosproxy.wire import builders
 from heliosproxy.wire import messages_backend as backend
 from heliosproxy.wire import messages_frontend as frontend
 from heliosproxy.wire.errors import ProtocolError
 from heliosproxy.wire.messages_authentication import AuthenticationOk
-from hypothesis import given
-from hypothesis import strategies as st
 
 BUILT = [
     (builders.SYNC, frontend.Sync()),

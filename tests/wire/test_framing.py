@@ -8,11 +8,12 @@ import tracemalloc
 from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliosproxy.wire.buffer import frame
 from heliosproxy.wire.errors import ProtocolError
 from heliosproxy.wire.framing import MAX_STARTUP, Framer, StartupFramer
-from hypothesis import given
-from hypothesis import strategies as st
 
 messages = st.lists(st.tuples(st.integers(0, 255), st.binary(max_size=30)), max_size=8)
 cuts = st.lists(st.integers(0, 400), max_size=20)

@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliosproxy.wire import messages_authentication as authentication
 from heliosproxy.wire import messages_backend as backend
 from heliosproxy.wire import messages_copy as copy
@@ -14,8 +17,6 @@ from heliosproxy.wire.buffer import Message, OpaqueMessage
 from heliosproxy.wire.errors import ProtocolError
 from heliosproxy.wire.messages_backend import decode_backend
 from heliosproxy.wire.messages_frontend import decode_frontend
-from hypothesis import given
-from hypothesis import strategies as st
 
 raw = st.binary(max_size=40)
 string = raw.map(lambda data: data.replace(b"\0", b"x"))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliosproxy.wire.errors import (
     PeerError,
     ProtocolError,
@@ -10,8 +13,6 @@ from heliosproxy.wire.errors import (
     notice_response,
     parse_fields,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def test_an_error_is_the_bytes_that_the_protocol_chapter_says() -> None:

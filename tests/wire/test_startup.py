@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from heliosproxy.wire.errors import ProtocolError
 from heliosproxy.wire.messages_backend import NegotiateProtocolVersion
 from heliosproxy.wire.startup import (
@@ -14,8 +17,6 @@ from heliosproxy.wire.startup import (
     decode_startup,
     negotiate,
 )
-from hypothesis import given
-from hypothesis import strategies as st
 
 V3_0, V3_2 = b"\0\3\0\0", b"\0\3\0\2"
 text = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"x").decode("utf-8", "surrogateescape"))

@@ -38,7 +38,7 @@ from helios_sdk.contract import (
     WaitReplay,
 )
 
-from heliosproxy.flow.verdict import Applied, Verdict
+from heliosproxy.flow.verdict import NOTHING_DECIDED, Applied, Verdict
 
 PRIORITIES = ("low", "normal", "high", "critical")
 _POOL_MODES = ("session", "transaction", "statement")
@@ -58,7 +58,7 @@ class Merge:
     """A verdict in the making. Add each plugin's answer in order; stop once `finished`."""
 
     applied: list[Applied] = field(default_factory=list)
-    verdict: Verdict = Verdict()
+    verdict: Verdict = NOTHING_DECIDED
     _owners: dict[str, str] = field(default_factory=dict)
 
     @property

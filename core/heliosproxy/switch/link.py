@@ -1,0 +1,266 @@
+"""A link: one connection to a node, sans-IO. Units in, bytes out; bytes in, answers out.
+
+The stream of answers is cut by headers only; nothing is decoded that need not be. Large messages of no interest (data
+rows, COPY data) are passed on in the pieces in which they arrive.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from heliosproxy.switch.settings import Settings, change
+from heliosproxy.switch.unit import READY, Expect, Unit
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import ProtocolError, parse_fields
+
+if TYPE_CHECKING:
+    from heliosproxy.cluster.node import Node
+    from heliosproxy.switch.pool import Pool
+    from heliosproxy.switch.prepared import Prepared
+    from heliosproxy.switch.session import Session
+
+HEADER = struct.Struct(">xI").unpack_from
+LONGEST_INSPECTED = 1 << 24
+"""Longest message that must be there in whole before it is passed on (errors, notices, statuses)."""
+
+DATA_ROW, COPY_DATA, READY_FOR_QUERY = b"Dd" + b"Z"
+ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN = b"ENASG"
+_PASSED_IN_PIECES = frozenset(b"Dd")
+
+
+class Answer(NamedTuple):
+    """Bytes for a unit's client; `status` is ReadyForQuery's (`I`, `T`, `E` as an int) once it is complete, else 0."""
+
+    unit: Unit | None
+    data: bytes
+    status: int
+
+
+class Link:
+    """The protocol state of one server connection. Whoever owns the socket moves the bytes."""
+
+    def __init__(self, node: Node, parameters: dict[str, str], key: tuple[int, bytes], settings: Settings) -> None:
+        self.node = node
+        self.pool: Pool | None = None
+        self.parameters = parameters
+        """What the server reported, newest."""
+        self.key = key
+        """Process id and secret of its BackendKeyData."""
+        self.settings = settings
+        self.session: Session | None = None
+        """Who has it; None while it is idle, or not yet clean."""
+        self.units: deque[Unit] = deque()
+        """Sent and not yet answered, in order."""
+        self.status = ord("I")
+        self.outgoing: list[bytes] = []
+        self.prepared: OrderedDict[bytes, Prepared] = OrderedDict()
+        """Server-side named statements, by name; least recently used first."""
+        self.unnamed: object = None
+        """Whose unnamed statement it has: the Prepared, compared by identity."""
+        self.dirt = 0
+        """What its units may have left behind: 0 nothing, 1 sequences' values, 2 anything (L1)."""
+        self.cancels = 0
+        """Cancel requests on their way to it; until they are done it is nobody else's."""
+        self.cleaning = False
+        """A reset is under way."""
+        self.released_at = 0.0
+        self._partial = b""
+        self._rest = 0
+        self._failure: dict[str, str] = {}
+
+    @property
+    def failure(self) -> str:
+        """What the server said before it closed; empty if nothing."""
+        return self._failure.get("M", "")
+
+    @property
+    def failure_code(self) -> str:
+        """Its SQLSTATE; empty if it said nothing."""
+        return self._failure.get("C", "")
+
+    # --- towards the server -------------------------------------------------------------------------------------
+
+    def send(self, unit: Unit) -> None:
+        """Put a unit, or what was added to one that is already under way, into `outgoing`."""
+        if unit.link is None:
+            unit.link = self
+            self.units.append(unit)
+        self.outgoing += unit.body
+        unit.body.clear()
+
+    def run(self, sql: str, on_done: Callable[[Unit], None] | None = None) -> None:
+        """Send a statement of the proxy's own as an internal unit."""
+        unit = Unit(None, simple=True)
+        unit.on_done = on_done
+        unit.body.append(builders.query(sql.encode()))
+        self.send(unit)
+
+    def adopt(self, wanted: Settings, on_done: Callable[[Unit], None]) -> None:
+        """Bring the link's settings to what a session wants, ahead of the session's unit, without waiting."""
+        if sql := change(self.settings, wanted):
+            self.run(sql, on_done)
+        self.settings = wanted
+
+    # --- from the server ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> list[Answer]:
+        """The answers in the bytes that arrived. Raises ProtocolError if they are not the protocol."""
+        answers: list[Answer] = []
+        if self._rest:
+            data = self._pass_rest(data, answers)
+        if self._partial:
+            data = self._partial + data
+            self._partial = b""
+        position, end = 0, len(data)
+        while end - position >= 5:
+            position = self._one_unit(data, position, end, answers)
+            if position < 0:
+                return answers
+        self._partial = data[position:] if position < end else b""
+        return answers
+
+    def _pass_rest(self, data: bytes, answers: list[Answer]) -> bytes:
+        """The remainder of a message that is passed on in pieces."""
+        unit = self.units[0]
+        piece, data = data[: self._rest], data[self._rest :]
+        self._rest -= len(piece)
+        unit.mid_message = self._rest > 0
+        unit.bytes += len(piece)
+        if unit.session is not None:
+            answers.append(Answer(unit, piece, 0))
+        return data
+
+    def _one_unit(self, data: bytes, position: int, end: int, answers: list[Answer]) -> int:
+        """Walk the messages of the unit at the head; return where the next one starts, or -1 if more is needed.
+
+        One loop, no call a message: this is where a large result spends its time.
+        """
+        unit = self.units[0] if self.units else None
+        start = position  # of what is passed on
+        out: list[bytes] = []
+        rows = 0
+        while end - position >= 5:
+            tag = data[position]
+            size = HEADER(data, position)[0] + 1
+            stop = position + size
+            if size < 5:
+                raise ProtocolError(f"message {chr(tag)!r} from the server has length {size - 1}")
+            if stop > end:
+                if tag in _PASSED_IN_PIECES and unit is not None:
+                    self._rest = stop - end
+                    unit.mid_message = True
+                    position = end
+                    rows += tag == DATA_ROW
+                elif size > LONGEST_INSPECTED:
+                    raise ProtocolError(f"message {chr(tag)!r} from the server is {size} bytes long")
+                break
+            if tag == DATA_ROW:
+                rows += 1
+            elif tag == COPY_DATA:
+                pass
+            elif tag == READY_FOR_QUERY:
+                self._passed(unit, rows, stop - start)
+                return self._ready(data, start, position, stop, out, answers)
+            elif unit is None or unit.expected is not None or tag in _NOTABLE:
+                out.append(data[start:position])
+                start = stop
+                out.append(self._note(unit, tag, data[position:stop]))
+            position = stop
+        out.append(data[start:position])
+        self._passed(unit, rows, position - start)
+        if piece := b"".join(out):
+            answers.append(Answer(unit, piece, 0))
+        self._partial = data[position:]
+        return -1
+
+    @staticmethod
+    def _passed(unit: Unit | None, rows: int, size: int) -> None:
+        if unit is not None:
+            unit.rows += rows
+            unit.bytes += size
+
+    def _ready(
+        self, data: bytes, start: int, position: int, stop: int, out: list[bytes], answers: list[Answer]
+    ) -> int:
+        if not self.units:
+            raise ProtocolError("ReadyForQuery from the server although nothing was asked")
+        unit = self.units.popleft()
+        self.status = data[stop - 1]
+        unit.ended = True
+        if unit.expected is not None:
+            out.append(data[start:position])
+            start = position
+            if unit.expected and unit.expected[0].ends is READY:
+                unit.expected.popleft()
+        out.append(data[start:stop])
+        if unit.session is not None:
+            answers.append(Answer(unit, b"".join(out) if len(out) > 1 else out[0], self.status))
+        if unit.on_done is not None:
+            unit.on_done(unit)
+        return stop
+
+    def _note(self, unit: Unit | None, tag: int, message: bytes) -> bytes:
+        """Take note of a message; return what goes to the client instead of it."""
+        if tag == STATUS:
+            return self._parameter_status(unit, message)
+        if tag in (NOTICE, NOTIFICATION):
+            return message if unit is None or unit.session is not None else b""
+        if tag == ERROR:
+            return self._error(unit, message)
+        if unit is None:
+            raise ProtocolError(f"message {chr(tag)!r} from the server although nothing was asked")
+        if tag == COPY_IN:
+            unit.let_go()
+            unit.complete = unit.simple  # a Sync sent before the COPY data is ignored; another one will end the unit
+        if unit.expected is None:
+            return message
+        return self._expected(unit.expected, tag, message)
+
+    @staticmethod
+    def _expected(expected: deque[Expect], tag: int, message: bytes) -> bytes:
+        """The reply that was due, what follows it of the proxy's own included."""
+        out = message
+        if expected and tag in expected[0].ends:
+            expect = expected.popleft()
+            out = b"" if expect.swallow else message
+            if expect.done:
+                expect.done()
+        return out + emit(expected)
+
+    def _parameter_status(self, unit: Unit | None, message: bytes) -> bytes:
+        name, value = (part.decode("utf-8", "replace") for part in message[5:-1].split(b"\0")[:2])
+        self.parameters[name] = value
+        self.settings = self.settings.with_reported(name, value)
+        session = self.session if unit is None else unit.session
+        if session is None:
+            return b""
+        session.report(name, value)
+        return message
+
+    def _error(self, unit: Unit | None, message: bytes) -> bytes:
+        fields = parse_fields(message[5:])
+        if unit is None or fields.get("V") in ("FATAL", "PANIC"):
+            self._failure = fields  # the connection ends; what that means for the client is not the server's to say
+            return b""
+        unit.failed = True
+        unit.sqlstate = fields.get("C", "XX000")
+        if unit.session is None:
+            return b""
+        return unit.undo() or message
+
+
+def emit(expected: deque[Expect]) -> bytes:
+    """What the proxy itself answers before the next reply of the server is due."""
+    out = b""
+    while expected and not expected[0].ends:
+        expect = expected.popleft()
+        out += expect.emit if isinstance(expect.emit, bytes) else expect.emit()
+        if expect.done:
+            expect.done()
+    return out
+
+
+_NOTABLE = frozenset((ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN))

@@ -1,0 +1,100 @@
+"""What the client gets when its link died, as the table of failures in docs/life-of-a-query.md has it. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import error_response
+
+if TYPE_CHECKING:
+    from heliosproxy.switch.flows import Flow
+    from heliosproxy.switch.link import Link
+    from heliosproxy.switch.session import Session
+    from heliosproxy.switch.unit import Unit
+
+IDLE, FAILED = ord("I"), ord("E")
+TERMINATED = "57P01"
+"""What an administrator's pg_terminate_backend and a shutdown say; final for the statement (L3)."""
+_OUTCOME_UNKNOWN = frozenset(("commit", "prepare-transaction", "commit-prepared"))
+_ENDS_TRANSACTION = frozenset(("rollback", "commit"))
+
+
+@dataclass(frozen=True, slots=True)
+class Repeat:
+    """Run the unit again, elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The unit ends with this error; the session lives. `transaction`: and what it was in the middle of is gone."""
+
+    error: bytes
+    transaction: bool
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The session cannot live without what was on the link."""
+
+    error: bytes
+
+
+def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repeat | Fail | End | None:
+    """What becomes of the session whose link died; `unit` is what its client was waiting for. None: nothing to say now,
+    a transaction fails when its next statement comes."""
+    where = f"the connection to {link.node.name} was lost: {reason}"
+    if session.pin or (unit is not None and unit.mid_message):
+        why = session.pin or "its answer had begun"
+        return End(error_response("FATAL", "08006", where, detail=f"It held this session's state ({why})."))
+    if unit is None:
+        return None
+    flows = flows_of(unit)
+    in_transaction = session.status != IDLE
+    reads = bool(flows) and all(flow.read_only for flow in flows)
+    if not in_transaction and reads and _may_repeat(unit, link):
+        return Repeat()
+    if any(flow.facts.kind in _OUTCOME_UNKNOWN for flow in flows) or not (reads or in_transaction):
+        return Fail(error_response("ERROR", "08007", where, detail="The outcome is not known."), False)
+    if link.failure_code == TERMINATED and not in_transaction:
+        return Fail(error_response("ERROR", TERMINATED, reason), False)
+    return Fail(error_response("ERROR", "08006", where), in_transaction)
+
+
+def _may_repeat(unit: Unit, link: Link) -> bool:
+    """Only while no byte of its answer has been forwarded (L2), once (L4), and not against an administrator (L3)."""
+    return unit.restartable and not unit.forwarded and unit.attempts < 1 and link.failure_code != TERMINATED
+
+
+def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool]:
+    """The answer to a statement of a transaction whose link died, and whether it has ended it.
+
+    As in PostgreSQL's own aborted transactions, nothing but its end is accepted.
+    """
+    kinds = {flow.facts.kind for flow in flows_of(unit)}
+    if not kinds or not kinds <= _ENDS_TRANSACTION:
+        return aborted(), False
+    if unit.simple:
+        return builders.command_complete("ROLLBACK"), True
+    return b"".join(_ROLLED_BACK.get(step.tag, b"") for step in unit.steps), True
+
+
+def aborted() -> bytes:
+    """PostgreSQL's error for statements in an aborted transaction."""
+    text = "current transaction is aborted, commands ignored until end of transaction block"
+    return error_response("ERROR", "25P02", text)
+
+
+def flows_of(unit: Unit) -> tuple[Flow, ...]:
+    """The flows of all the unit's statements."""
+    return tuple(unit.flows) or ((unit.flow,) if unit.flow is not None else ())
+
+
+_ROLLED_BACK = {
+    ord("P"): builders.PARSE_COMPLETE,
+    ord("B"): builders.BIND_COMPLETE,
+    ord("C"): builders.CLOSE_COMPLETE,
+    ord("D"): builders.NO_DATA,
+    ord("E"): builders.command_complete("ROLLBACK"),
+}

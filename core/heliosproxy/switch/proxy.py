@@ -1,0 +1,355 @@
+"""The proxy as a whole: listeners, logins, the reactor, links and cancels, put together as structured trio.
+
+Resource handling: every socket belongs to a task of this nursery or to the reactor, which closes it. Cancelling `run`
+closes everything at once; `stop` asks for an orderly end first.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import trio
+
+from heliosproxy.auth.users import Users
+from heliosproxy.cluster.balance import Balancer
+from heliosproxy.cluster.monitor import Monitors
+from heliosproxy.cluster.registry import Cluster
+from heliosproxy.config.model import Address, Config
+from heliosproxy.switch.flows import Planner
+from heliosproxy.switch.link import Link
+from heliosproxy.switch.local import notices
+from heliosproxy.switch.login import Admitted, Conversation, greeting, log_in
+from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
+from heliosproxy.switch.pool import Pool
+from heliosproxy.switch.reactor import LOW_WATER, Endpoint, Reactor
+from heliosproxy.switch.session import Session
+from heliosproxy.switch.settings import from_parameters, is_tracked
+from heliosproxy.switch.switch import Switch
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import PeerError
+
+if TYPE_CHECKING:
+    from heliosproxy.cluster.node import Node
+    from heliosproxy.sandbox.plugin import Plugin
+
+log = logging.getLogger("heliosproxy.proxy")
+
+TICK = 0.1
+"""Seconds between looks at those who wait and those who idle."""
+BACKLOG = 1024
+QUEUED_MOST = 256 * 1024
+"""Bytes of a client's statements in the queue, above which it is not read."""
+GREETINGS = 1000
+"""Different combinations of database, user and start-up settings whose greeting is remembered."""
+CATALOGUE_WAIT = 2.0
+"""Seconds for which the first client of a database waits for its catalogue, so that its reads are spread at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyStatistics:
+    """The proxy now. Counters since start."""
+
+    clients: int
+    logins: int
+    refused: int
+    statements: int
+    uptime: float
+
+
+class Proxy:
+    """A running proxy. `cluster`, `planner` and `switch` may be read by whoever shows or steers it."""
+
+    def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
+        self.config = config
+        self.users = Users(config.auth.users)
+        self.cluster = Cluster(config.nodes, region=config.proxy.region, health=config.health)
+        self.planner = Planner(self.cluster, plugins, flows=config.plugins.flows, balancer=Balancer())
+        self.switch = Switch(config, self.cluster, self.planner, self)
+        self.address = config.proxy.listen
+        """Where it listens, once it does."""
+        self.stopping = trio.Event()
+        self._reactor = Reactor()
+        self._reactor.producer_of = self._producer_of
+        self._clients: dict[int, Endpoint] = {}
+        self._links: dict[Link, Endpoint] = {}
+        self._held: dict[int, Session] = {}
+        self._owners: dict[Endpoint, Session | Link] = {}
+        self._greetings: OrderedDict[tuple[object, ...], dict[str, str]] = OrderedDict()
+        self._ids = count(1)
+        self._nursery: trio.Nursery | None = None
+        self._started = monotonic()
+        self._logins = self._refused = 0
+
+    def statistics(self) -> ProxyStatistics:
+        """The proxy now."""
+        uptime = monotonic() - self._started
+        return ProxyStatistics(len(self._clients), self._logins, self._refused, self.switch.statements, uptime)
+
+    # --- its life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` has been called and its work is done.
+
+        Started once it listens and has looked at every node. Raises OSError if it cannot listen.
+        """
+        listeners = await self._listen()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                await nursery.start(Monitors(self.cluster).run)
+                self.cluster.request_catalogue(self.config.health.database)
+                nursery.start_soon(partial(self._reactor.run, self._tick, TICK, self._settle))
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(trio.serve_listeners, self._serve, [listener])
+                    task_status.started()
+                    await self.stopping.wait()
+                    accepting.cancel_scope.cancel()
+                await self._drain()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._reactor.close()
+
+    def stop(self) -> None:
+        """Take no more clients, let what is in flight finish up to `[proxy] shutdown_timeout`, then end."""
+        self.stopping.set()
+
+    async def _listen(self) -> list[trio.SocketListener]:
+        address = self.config.proxy.listen
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+        self.address = Address(address.host, listeners[0].socket.getsockname()[1])
+        return listeners
+
+    async def _drain(self) -> None:
+        self.switch.shut_down(everyone=False)
+        self._reactor.flush()
+        with trio.move_on_after(self.config.proxy.shutdown_timeout):
+            while self.switch.busy:
+                await trio.sleep(TICK / 2)
+                self.switch.shut_down(everyone=False)
+                self._reactor.flush()
+        self.switch.shut_down(everyone=True)
+        self._reactor.flush()
+
+    def _tick(self, now: float) -> None:
+        self.switch.tick(now)
+
+    # --- clients ----------------------------------------------------------------------------------------------------
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        """One connection, from its first byte to the reactor, or to its end."""
+        talk = Conversation(stream)
+        try:
+            with trio.move_on_after(self.config.proxy.login_timeout) as deadline:
+                admitted = await log_in(talk, self.users, self.config.auth.method, self._on_cancel)
+                if admitted is not None:
+                    await self._admit(talk, admitted)
+            if deadline.cancelled_caught:
+                raise PeerError("the login took too long", "08006")
+        except PeerError as error:
+            self._refused += 1
+            log.info("login refused: %s", error.message)
+            await _say(stream, error.response("FATAL"))
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            self._refused += 1
+        finally:
+            if stream.socket.fileno() >= 0:
+                await trio.aclose_forcefully(stream)
+
+    async def _admit(self, talk: Conversation, admitted: Admitted) -> None:
+        client = admitted.client
+        verdict = self.planner.greet(client)
+        if verdict.reject is not None:
+            raise PeerError(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
+        self.cluster.request_catalogue(client.database)
+        parameters = await self._greeting(admitted)
+        await self._catalogue(client.database)
+        identity = next(self._ids)
+        key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
+        extra = [(name, value) for name, value in admitted.settings.items() if not is_tracked(name)]
+        session = Session(
+            identity, key, client, from_parameters(parameters, extra), admitted.hints, self.config.proxy.max_message
+        )
+        await talk.send(notices(verdict.notices) + greeting(parameters, key))
+        self._logins += 1
+        connection = socket.socket(fileno=talk.stream.socket.detach())
+        on_data, on_closed = partial(self._client_data, session), partial(self._client_gone, session)
+        endpoint = self._reactor.adopt(connection, on_data, on_closed)
+        self._clients[identity] = endpoint
+        self._owners[endpoint] = session
+        self.switch.add_session(session)
+        if self.stopping.is_set():
+            self.switch.shut_down(everyone=False)
+        elif admitted.rest:
+            self._client_data(session, admitted.rest)
+        self._reactor.flush()
+
+    async def _greeting(self, admitted: Admitted) -> dict[str, str]:
+        """What the server reports to a client with these start-up settings, which it also checks.
+
+        Found out by logging in as the client would, once for each combination; application_name is nobody's business.
+        """
+        client = admitted.client
+        wanted = {name: value for name, value in admitted.settings.items() if name != "application_name"}
+        key = (client.database, client.user, tuple(sorted(wanted.items())))
+        found = self._greetings.get(key)
+        if found is None:
+            opened = await self._look(client.database, client.user, wanted)
+            opened.socket.close()
+            found = self._greetings[key] = opened.parameters
+            if len(self._greetings) > GREETINGS:
+                self._greetings.popitem(last=False)
+        return {**found, "application_name": _printable(client.application_name)}
+
+    async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
+        """Log in to the primary; to any other node where there is none; wait where there is no node at all."""
+        login, timeout = self.users.on_nodes(user), self.config.pool.connect_timeout
+        give_up = trio.current_time() + self.config.proxy.login_timeout / 2
+        while True:
+            primary = self.cluster.primary
+            others = [node for node in self.cluster.nodes if node.healthy and node is not primary]
+            for node in [primary, *others] if primary is not None else others:
+                try:
+                    return await open_link(node, database, login, timeout, settings)
+                except Unreachable as error:
+                    self.cluster.reported(node, error)
+            if trio.current_time() > give_up:
+                reasons = "; ".join(f"{node.name}: {node.reason}" for node in self.cluster.nodes if node.reason)
+                raise PeerError(f"no node is up ({reasons})", "57P03")
+            await trio.sleep(TICK)
+
+    async def _catalogue(self, database: str) -> None:
+        with trio.move_on_after(CATALOGUE_WAIT):
+            while self.cluster.catalogue(database) is None and self.cluster.primary is not None:
+                await trio.sleep(TICK / 5)
+
+    def _client_data(self, session: Session, data: bytes) -> None:
+        self.switch.client_data(session, data)
+        if len(session.units) < 2 and (not session.units or session.units[0].link is not None):
+            return
+        if session.id in self._clients and session.id not in self._held and session.queued > QUEUED_MOST:
+            self._held[session.id] = session
+            self._clients[session.id].hold(True)
+
+    def _settle(self) -> None:
+        """After each round: read those again whose queue has become short."""
+        for identity, session in list(self._held.items()):
+            if session.queued < LOW_WATER or session.closing:
+                del self._held[identity]
+                if (endpoint := self._clients.get(identity)) is not None:
+                    endpoint.hold(False)
+
+    def _client_gone(self, session: Session, reason: str) -> None:
+        endpoint = self._clients.pop(session.id, None)
+        if endpoint is not None:
+            self._owners.pop(endpoint, None)
+        self.switch.client_gone(session)
+
+    async def _on_cancel(self, key: tuple[int, bytes]) -> None:
+        self.switch.cancel(key)
+        self._reactor.flush()
+
+    # --- what the switch asks for (switch.Port) ---------------------------------------------------------------------
+
+    def to_client(self, session: Session, data: bytes) -> None:
+        """Send bytes to a client, if it is still there."""
+        endpoint = self._clients.get(session.id)
+        if endpoint is not None:
+            endpoint.send(data)
+
+    def to_link(self, link: Link) -> None:
+        """Send what is in `link.outgoing`."""
+        endpoint = self._links.get(link)
+        if endpoint is not None and link.outgoing:
+            endpoint.send(link.outgoing[0] if len(link.outgoing) == 1 else b"".join(link.outgoing))
+        link.outgoing.clear()
+
+    def close_client(self, session: Session) -> None:
+        """Send what is due and close."""
+        endpoint = self._clients.pop(session.id, None)
+        if endpoint is not None:
+            self._owners.pop(endpoint, None)
+            endpoint.close()
+
+    def close_link(self, link: Link) -> None:
+        """Say Terminate and close."""
+        endpoint = self._links.pop(link, None)
+        if endpoint is not None:
+            self._owners.pop(endpoint, None)
+            endpoint.send(builders.TERMINATE)
+            endpoint.close()
+
+    def open_link(self, pool: Pool) -> None:
+        """Open a link in a task of its own."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._open, pool)
+
+    def cancel(self, link: Link, done: Callable[[], None]) -> None:
+        """Ask the node to cancel what the link runs."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._cancel, link.node, link.key, done)
+
+    async def _open(self, pool: Pool) -> None:
+        login = self.users.on_nodes(pool.user)
+        try:
+            opened = await open_link(pool.node, pool.database, login, self.config.pool.connect_timeout)
+        except PeerError as error:
+            log.warning("no link to %s for %s@%s: %s", pool.node.name, pool.user, pool.database, error.message)
+            self.switch.links.not_opened(pool, error, unreachable=isinstance(error, Unreachable))
+        else:
+            link = Link(pool.node, opened.parameters, opened.key, from_parameters(opened.parameters))
+            endpoint = self._reactor.adopt(
+                opened.socket, partial(self._link_data, link), partial(self._link_lost, link)
+            )
+            self._links[link] = endpoint
+            self._owners[endpoint] = link
+            self.switch.links.opened(pool, link)
+        self._reactor.flush()
+
+    async def _cancel(self, node: Node, key: tuple[int, bytes], done: Callable[[], None]) -> None:
+        await send_cancel(node, key, self.config.pool.connect_timeout)
+        done()
+        self._reactor.flush()
+
+    def _link_data(self, link: Link, data: bytes) -> None:
+        self.switch.link_data(link, data)
+
+    def _link_lost(self, link: Link, reason: str) -> None:
+        endpoint = self._links.pop(link, None)
+        if endpoint is not None:
+            self._owners.pop(endpoint, None)
+        log.warning("link to %s lost: %s", link.node.name, link.failure or reason)
+        self.cluster.reported(link.node, ConnectionResetError(reason))
+        self.switch.links.lost(link, reason)
+
+    def _producer_of(self, endpoint: Endpoint) -> Endpoint | None:
+        """Whose bytes fill this endpoint: a client's come from its session's link, a link's from its client."""
+        owner = self._owners.get(endpoint)
+        if isinstance(owner, Session):
+            return self._links.get(owner.link) if owner.link is not None else None
+        if isinstance(owner, Link) and owner.session is not None:
+            return self._clients.get(owner.session.id)
+        return None
+
+
+async def _say(stream: trio.SocketStream, data: bytes) -> None:
+    """Last words, if anybody still listens."""
+    with trio.move_on_after(1):
+        try:
+            await stream.send_all(data)
+        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            return
+
+
+def _printable(name: str) -> str:
+    """application_name as PostgreSQL keeps it: printable ASCII, anything else a question mark; 63 bytes."""
+    return "".join(c if " " <= c <= "~" else "?" for c in name)[:63]

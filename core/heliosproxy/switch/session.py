@@ -1,0 +1,149 @@
+"""A session: one client's state, sans-IO. Bytes in, units out."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from helios_sdk.contract import Client
+
+from heliosproxy.switch.settings import Settings
+from heliosproxy.switch.unit import Unit
+from heliosproxy.wire.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from heliosproxy.switch.flows import Decision
+    from heliosproxy.switch.link import Link
+    from heliosproxy.switch.pool import Pool
+    from heliosproxy.switch.prepared import Prepared
+
+HEADER = struct.Struct(">xI").unpack_from
+QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL = b"QXSHEF"
+_EXTENDED = frozenset(b"PBDECHS")
+_COPY = frozenset(b"dcf")
+SENT_EARLY = 64 * 1024
+"""Bytes of an extended unit after which it is sent without waiting for its Sync."""
+
+
+@dataclass(eq=False, slots=True)
+class Session:
+    """What the proxy knows of a client that has logged in.
+
+    The state that is the client's own: prepared statements, settings, hints, transaction status. While it has a
+    `link`, that link is its alone.
+    """
+
+    id: int
+    key: tuple[int, bytes]
+    """Process id and secret that its cancel requests carry."""
+    client: Client
+    settings: Settings
+    hints: dict[str, str] = field(default_factory=dict)
+    """`helios.*` settings, without the prefix."""
+    max_message: int = 1 << 28
+    prepared: dict[bytes, Prepared] = field(default_factory=dict)
+    """By the client's name; the unnamed one under b""."""
+    units: deque[Unit] = field(default_factory=deque)
+    """Not yet answered, in order; only the first one may be on a link."""
+    link: Link | None = None
+    pool: Pool | None = None
+    """Where it waits for a link."""
+    status: int = ord("I")
+    """Transaction status: `I`, `T` or `E`."""
+    lost: bool = False
+    """Its transaction's link died; statements fail until ROLLBACK."""
+    pin: str = ""
+    """Why its link stays with it outside transactions."""
+    salt: int = 0
+    """Not 0 once settings have changed that the proxy does not follow: its flows are then its own (S4)."""
+    changed_schema: bool = False
+    """Its transaction, or its last statement, may have changed the catalogue."""
+    closing: bool = False
+    """The client said Terminate, or is gone."""
+    flow_class: int = -1
+    """The number of its session class; -1: to be found anew."""
+    last: Decision | None = None
+    """What was decided for its previous statement."""
+    node_name: str = ""
+    """Where its previous statement went."""
+    waiting_since: float = 0.0
+    _partial: bytes = b""
+    _pieces: list[bytes] = field(default_factory=list)
+    _missing: int = 0
+    """Bytes still to come of a long message; its pieces are gathered without joining them each time."""
+
+    @property
+    def queued(self) -> int:
+        """Bytes of units that wait."""
+        return sum(unit.size for unit in self.units)
+
+    def receive(self, data: bytes) -> None:
+        """Cut the client's bytes into messages and those into units. Raises ProtocolError, after which it must end."""
+        if self._missing:
+            if len(data) < self._missing:
+                self._pieces.append(data)
+                self._missing -= len(data)
+                return
+            data = b"".join((*self._pieces, data))
+            self._pieces.clear()
+            self._missing = 0
+        elif self._partial:
+            data = self._partial + data
+        self._partial = b""
+        position, end = 0, len(data)
+        while end - position >= 5:
+            size = HEADER(data, position)[0] + 1
+            if size < 5 or size > self.max_message:
+                raise ProtocolError(f"message {chr(data[position])!r} has length {size - 1}")
+            stop = position + size
+            if stop > end:
+                self._pieces.append(data[position:])
+                self._missing = stop - end
+                return
+            self._message(data[position], data if size == end else data[position:stop])
+            position = stop
+        self._partial = data[position:]
+
+    def _message(self, tag: int, message: bytes) -> None:
+        if self.closing:
+            return
+        if tag in (QUERY, FUNCTION_CALL):
+            self._simple(message)
+        elif tag in _EXTENDED:
+            self._extended(tag, message)
+        elif tag in _COPY:
+            if self.units:  # else the server has refused the COPY: what was on its way is dropped, as it does
+                self.units[-1].add(message)
+        elif tag == TERMINATE:
+            self.closing = True
+        else:
+            raise ProtocolError(f"message type {chr(tag)!r} is not known")
+
+    def _simple(self, message: bytes) -> None:
+        unit = self.units[-1] if self.units else None
+        if unit is None or unit.complete:
+            unit = Unit(self, simple=True)
+            self.units.append(unit)
+        unit.add(message)
+        unit.complete = True  # in the middle of an extended unit it ends it, as a Sync would
+
+    def _extended(self, tag: int, message: bytes) -> None:
+        unit = self.units[-1] if self.units else None
+        if unit is None or unit.complete:
+            if tag == FLUSH:
+                return  # nothing is due
+            unit = Unit(self, simple=False)
+            self.units.append(unit)
+        unit.add(message)
+        if tag == SYNC:
+            unit.complete = True
+            return
+        unit.held = unit.held or tag == FLUSH or unit.size > SENT_EARLY
+        unit.executes = unit.executes or tag == EXECUTE
+
+    def report(self, name: str, value: str) -> None:
+        """The server reported a setting's new value, which the client now sees."""
+        self.settings = self.settings.with_reported(name, value)
+        self.flow_class = -1

@@ -1,0 +1,487 @@
+"""The switch: sessions, links and pools put together, sans-IO.
+
+Events come in as method calls (bytes of a client, bytes of a server, a link that opened or died, a tick of the
+clock); what is to be done goes out through a `Port`. No method waits. Every path by which a unit ends is here:
+
+    submitted → answered by the proxy
+              → waits for a node, or for a link of its pool  → error 57P03, 53300
+              → on a link  → answered  → the link is released, or stays (transaction, pin)
+                           → link lost → run again (L2), or error 08006, 08007
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from heliosproxy.switch import local, loss
+from heliosproxy.switch.extended import UNPARSABLE, Translator, resolve
+from heliosproxy.switch.flows import Decision, Flow, Planner
+from heliosproxy.switch.link import Answer, Link, emit
+from heliosproxy.switch.links import Links, Port
+from heliosproxy.switch.loss import FAILED, IDLE, flows_of
+from heliosproxy.switch.observers import Observers
+from heliosproxy.switch.pool import Pool
+from heliosproxy.switch.prepared import StatementNames
+from heliosproxy.switch.session import FUNCTION_CALL, Session
+from heliosproxy.switch.settings import is_tracked
+from heliosproxy.switch.unit import EXECUTED, Expect, Unit
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import PeerError, error_response, notice_response
+
+if TYPE_CHECKING:
+    from heliosproxy.cluster.node import Node
+    from heliosproxy.cluster.registry import Cluster
+    from heliosproxy.config.model import Config
+
+log = logging.getLogger("heliosproxy.switch")
+
+
+
+class Switch:
+    """The data plane's decisions."""
+
+    def __init__(self, config: Config, cluster: Cluster, planner: Planner, port: Port) -> None:
+        self.config = config
+        self.cluster = cluster
+        self.planner = planner
+        self.port = port
+        self.observers = Observers(planner)
+        self.sessions: dict[int, Session] = {}
+        self.links = Links(config.pool, cluster, port, self)
+        self.statements = 0
+        self.fallbacks = 0
+        """Statements that ran elsewhere than their verdict asked, since no node qualified."""
+        self._keys: dict[tuple[int, bytes], Session] = {}
+        self._homeless: dict[int, float] = {}
+        """Sessions whose statement no node qualifies for, by id, with the time since when."""
+        limit = config.pool.prepared_statements
+        self._translator = Translator(StatementNames(100 * limit), planner, limit)
+        self._session_mode = config.pool.mode == "session"
+
+    # --- clients --------------------------------------------------------------------------------------------------
+
+    def add_session(self, session: Session) -> None:
+        """A client has logged in."""
+        self.sessions[session.id] = session
+        self._keys[session.key] = session
+
+    def client_data(self, session: Session, data: bytes) -> None:
+        """Bytes of a client."""
+        try:
+            session.receive(data)
+        except PeerError as error:
+            self._end(session, error.response("FATAL"))
+            return
+        self.advance(session)
+
+    def client_gone(self, session: Session) -> None:
+        """A client closed its connection without a word, or with one that is still in the queue."""
+        if session.id not in self.sessions:
+            return
+        if session.closing and session.units:
+            return  # it said Terminate after these: they run, as with PostgreSQL
+        self._forget(session)
+        link = session.link
+        if link is None:
+            return
+        if link.units:
+            self.port.cancel(link, lambda: None)
+            self.links.close(link)
+        else:
+            self._leave(session, link)
+
+    def cancel(self, key: tuple[int, bytes]) -> bool:
+        """A cancel request; whether its key was a session's."""
+        session = self._keys.get(key)
+        if session is None:
+            return False
+        link = session.link
+        if session.pool is not None or session.id in self._homeless:
+            self._give_up(session, "57014", "canceling statement due to user request")
+        elif link is not None and session.units and session.units[0].link is link:
+            self.links.cancel(link)
+        return True
+
+    def advance(self, session: Session) -> None:
+        """Go on with what the client asked for, in its order."""
+        while session.units:
+            unit = session.units[0]
+            if unit.link is not None:
+                if unit.messages and not unit.restartable:
+                    self._send(session, unit, unit.link)
+                return
+            if session.pool is not None or session.id in self._homeless:
+                return
+            if not (unit.complete or unit.held):
+                return
+            try:
+                answered = self._begin(session, unit)
+            except PeerError as error:
+                self._end(session, error.response("FATAL"))
+                return
+            if not answered:
+                return
+        if session.closing:
+            self._terminate(session)
+
+    def _terminate(self, session: Session) -> None:
+        if session.id in self.sessions:
+            self._forget(session)
+            if session.link is not None:
+                self._leave(session, session.link)
+        self.port.close_client(session)
+
+    def _leave(self, session: Session, link: Link) -> None:
+        link.dirt = max(link.dirt, 2 if session.pin else 0)
+        self.links.release(session, link)
+
+    def _end(self, session: Session, message: bytes) -> None:
+        """Say why, and close."""
+        self.port.to_client(session, message)
+        self.port.close_client(session)
+        self.client_gone(session)
+
+    def _forget(self, session: Session) -> None:
+        self.sessions.pop(session.id, None)
+        self._keys.pop(session.key, None)
+        self._homeless.pop(session.id, None)
+        if session.pool is not None:
+            session.pool.leave(session)
+        session.closing = True
+
+    # --- a unit's way ---------------------------------------------------------------------------------------------
+
+    def _begin(self, session: Session, unit: Unit) -> bool:
+        """Start the unit at the head; whether it is answered already."""
+        unit.started = unit.started or monotonic()
+        if unit.simple:
+            needs_server = self._plan_simple(session, unit)
+        else:
+            resolve(unit, session, self.planner)
+            unit.flow = unit.flows[0] if unit.flows else None
+            failing = bool(unit.steps) and any(step.error for step in unit.steps)
+            needs_server = any(step.asks_server for step in unit.steps) or (failing and session.status != IDLE)
+        if session.lost:
+            return self._while_lost(session, unit)
+        if not needs_server:
+            return self._answer(session, unit)
+        if session.link is not None:
+            self._send(session, unit, session.link)
+        else:
+            self._route(session, unit)
+        return False
+
+    def _plan_simple(self, session: Session, unit: Unit) -> bool:
+        message = unit.messages[0]
+        if message[0] == FUNCTION_CALL:
+            unit.flow = self.planner.function_call
+            return True
+        if message[-1]:
+            raise PeerError("a Query message's text does not end", "08P01")
+        text = message[5:-1]
+        unit.flow = self.planner.flow(session, text, self.planner.shape(session, text))
+        return not unit.flow.answered or (unit.flow.answered == "reject" and session.status != IDLE)
+
+    def _answer(self, session: Session, unit: Unit) -> bool:
+        """A unit that no server need see."""
+        if unit.simple:
+            assert unit.flow is not None
+            data = local.notices(unit.flow.verdict.notices)
+            if session.status == FAILED and unit.flow.answered != "reject":
+                data += loss.aborted()
+            else:
+                data += local.simple(session, unit.flow)
+        else:
+            self._translator.translate(unit, session, None)
+            data = emit(unit.expected) if unit.expected else b""
+            unit.body.clear()
+            unit.let_go()
+        if unit.complete:
+            session.units.popleft()
+            data += builders.ready_for_query(session.status)
+        if unit.flow is not None and unit.flow.answered not in ("show", ""):
+            self._decided(session, unit.flow, "", "")
+        self.port.to_client(session, data)
+        return unit.complete
+
+    def _route(self, session: Session, unit: Unit) -> None:
+        """Find a node and a link for it."""
+        node, database = self._node(session, unit, flows_of(unit))
+        if node is None:
+            self._homeless.setdefault(session.id, monotonic())
+            return
+        self._homeless.pop(session.id, None)
+        pool = self.links.pool(node, database or session.client.database, session.client.user)
+        self.links.take(session, pool)
+
+    def _node(self, session: Session, unit: Unit, flows: Sequence[Flow]) -> tuple[Node | None, str | None]:
+        planner = self.planner
+        if not flows or (self._session_mode and not session.hints):
+            return self.cluster.primary, None
+        first = flows[0]
+        if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
+            return planner.choose(first), first.verdict.database
+        # Several statements run where all of them may; what may still grow into a write runs on the primary.
+        if unit.complete and all(flow.read_only for flow in flows):
+            sets = [planner.candidates(flow).nodes for flow in flows]
+            common = [node for node in sets[0] if all(node in nodes for nodes in sets)]
+            if common:
+                return planner.balancer.choose(common, first.verdict.sticky), first.verdict.database
+        return self.cluster.primary, first.verdict.database
+
+    def _send(self, session: Session, unit: Unit, link: Link) -> None:
+        """Put the unit, or what was added to it, on the session's link."""
+        lead = b""
+        first = unit.link is None
+        if unit.simple:
+            if first:
+                lead = self._translate_simple(session, unit)
+            else:
+                unit.body += unit.messages  # COPY data
+                unit.let_go()
+        else:
+            if not first:
+                resolve(unit, session, self.planner)
+            self._translator.translate(unit, session, link)
+            if not unit.complete or not first:
+                unit.let_go()
+        self._mark(session, unit, link)
+        link.send(unit)
+        if first:
+            link.node.in_flight += 1
+            self._note(session, unit, link)
+            lead += self._notices(session, unit)
+        if unit.expected:
+            lead += emit(unit.expected)
+        self.port.to_link(link)
+        if lead:
+            unit.forwarded = True
+            self.port.to_client(session, lead)
+
+    def _translate_simple(self, session: Session, unit: Unit) -> bytes:
+        message, flow = unit.messages[0], unit.flow
+        assert flow is not None
+        if flow.verdict.reject is not None:
+            unit.body.append(builders.query(UNPARSABLE))
+            unit.expect(Expect(EXECUTED, error=local.refusal(flow.verdict.reject)))
+            return b""
+        if message[0] != FUNCTION_CALL:
+            text = message[5:-1]
+            sent = self.planner.sent_text(flow, text)
+            message = message if sent is text else builders.query(sent)
+        unit.body.append(message)
+        return b""
+
+    def _mark(self, session: Session, unit: Unit, link: Link) -> None:
+        """What the unit may leave on the link (L1), and whether the session must keep it."""
+        for flow in flows_of(unit):
+            setting = flow.facts.setting
+            if setting is not None and setting.action != "show" and is_tracked(setting.name):
+                continue  # ParameterStatus tells its new value
+            link.dirt = max(link.dirt, flow.dirt)
+            if flow.facts.ddl:
+                self.planner.ddl_happened(session.client.database)  # told again when it has ended
+            pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
+            if pin and not session.pin:
+                session.pin = pin
+                session.salt = session.id
+                session.flow_class = -1
+
+    def _note(self, session: Session, unit: Unit, link: Link) -> None:
+        note = ""
+        if session.status != IDLE:
+            note = "in its transaction"
+        elif session.pin:
+            note = f"pinned: {session.pin}"
+        elif unit.flow is not None and unit.flow.qualified is not None:
+            note = unit.flow.qualified.relaxed
+        for flow in flows_of(unit):
+            self._decided(session, flow, link.node.name, note)
+
+    def _notices(self, session: Session, unit: Unit) -> bytes:
+        found = b"".join(local.notices(flow.verdict.notices) for flow in flows_of(unit))
+        qualified = unit.flow.qualified if unit.flow is not None else None
+        if qualified is not None and qualified.relaxed and session.status == IDLE and not session.pin:
+            self.fallbacks += 1
+            found += notice_response("WARNING", "01000", qualified.relaxed)
+        return found
+
+    def _decided(self, session: Session, flow: Flow, node: str, note: str) -> None:
+        flow.calls += 1
+        self.statements += 1
+        decision = Decision(time(), session.id, flow, node, note)
+        self.planner.decisions.append(decision)
+        if flow.answered != "show":
+            session.last = decision
+
+    # --- what links tell (links.Sessions) -------------------------------------------------------------------------
+
+    def start(self, session: Session, link: Link) -> None:
+        """The link is the session's; its unit may go."""
+        if self._session_mode:
+            session.pin = session.pin or "pool mode session"
+        self._send(session, session.units[0], link)
+
+    def refused(self, session: Session, error: PeerError) -> None:
+        """The server lets nobody in for this session."""
+        self._fail(session, error.response())
+        self.advance(session)
+
+    def look_elsewhere(self, session: Session) -> None:
+        """The node that it waited for is not there: at the next tick it is routed again."""
+        self._homeless.setdefault(session.id, monotonic())
+
+    def waited_too_long(self, session: Session, pool: Pool) -> None:
+        """No link became free in time."""
+        timeout = self.config.pool.wait_timeout
+        self._give_up(session, "53300", f"no connection to {pool.node.name} became free within {timeout:g} s")
+
+    def link_data(self, link: Link, data: bytes) -> None:
+        """Bytes of a server."""
+        try:
+            answers = link.receive(data)
+        except PeerError as error:
+            log.error("%s sent what is not the protocol: %s", link.node.name, error.message)
+            self.links.close(link, error.message)
+            return
+        for answer in answers:
+            self._answered(link, answer)
+
+    def _answered(self, link: Link, answer: Answer) -> None:
+        unit = answer.unit
+        session = link.session if unit is None else unit.session
+        if session is None:
+            return
+        self.port.to_client(session, answer.data)
+        if unit is None:
+            return
+        unit.forwarded = True
+        if answer.status:
+            self._finished(link, session, unit, answer.status)
+        elif unit.messages and not unit.restartable:
+            self._send(session, unit, link)  # COPY data that came before the server asked for it
+
+    def _finished(self, link: Link, session: Session, unit: Unit, status: int) -> None:
+        session.units.popleft()
+        session.status = status
+        link.node.in_flight -= 1
+        flow = unit.flow
+        if flow is not None:
+            seconds = monotonic() - unit.started
+            flow.seconds += seconds
+            if self.observers.active:
+                self.observers.ended(session, unit, flow, link.node.name, seconds)
+            if flow.facts.unpins and not unit.failed:
+                session.pin = ""
+                session.salt = 0
+                session.flow_class = -1
+                link.dirt = 2
+        self._schema(session, unit)
+        if status == IDLE and not session.pin:
+            self.links.release(session, link)
+        self.advance(session)
+
+    def _schema(self, session: Session, unit: Unit) -> None:
+        """DDL flushes what was proven, once it can be committed, whatever the outcome looked like (O2)."""
+        if any(flow.facts.ddl for flow in flows_of(unit)):
+            session.changed_schema = True
+        if session.changed_schema and session.status == IDLE:
+            session.changed_schema = False
+            self.planner.ddl_happened(session.client.database)
+
+    def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:
+        """The session's link died."""
+        if session.id not in self.sessions:
+            return
+        match loss.after(session, unit, link, reason):
+            case loss.End(error):
+                self._end(session, error)
+            case loss.Repeat() if unit is not None:
+                unit.attempts += 1
+                unit.restart()
+                self.advance(session)
+            case loss.Fail(error, transaction):
+                session.lost = transaction
+                session.status = FAILED if transaction else IDLE
+                self._fail(session, error)
+                self.advance(session)
+            case _:
+                session.lost = session.status != IDLE
+                session.status = FAILED if session.lost else IDLE
+
+    def _while_lost(self, session: Session, unit: Unit) -> bool:
+        """A statement of a transaction whose link died."""
+        data, over = loss.answer_in_lost_transaction(unit)
+        unit.undo()
+        if over:
+            session.lost = False
+            session.status = IDLE
+        if unit.complete:
+            session.units.popleft()
+            data += builders.ready_for_query(session.status)
+        else:
+            unit.failed = True
+            unit.let_go()
+        self.port.to_client(session, data)
+        return unit.complete
+
+    def _fail(self, session: Session, error: bytes) -> None:
+        """The unit at the head ends with an error."""
+        unit = session.units[0]
+        unit.undo()
+        unit.link = None
+        if unit.complete:
+            session.units.popleft()
+            error += builders.ready_for_query(session.status)
+        else:
+            unit.failed = True
+            unit.let_go()
+        self.port.to_client(session, error)
+
+    def _give_up(self, session: Session, sqlstate: str, message: str) -> None:
+        """The unit at the head has waited long enough."""
+        if session.pool is not None:
+            session.pool.leave(session)
+        self._homeless.pop(session.id, None)
+        self._fail(session, error_response("ERROR", sqlstate, message))
+        self.advance(session)
+
+    # --- time -----------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Look after those who wait and those who idle; called several times a second."""
+        for identity in list(self._homeless):
+            self._look_again(self.sessions[identity], now)
+        self.links.tick(now)
+        self.observers.flush()
+
+    def _look_again(self, session: Session, now: float) -> None:
+        since = self._homeless.pop(session.id)
+        if not session.units:
+            return
+        waited = now - since
+        if waited > self.config.pool.wait_timeout:
+            unit = session.units[0]
+            flow = unit.flow
+            reason = self.planner.candidates(flow).relaxed if flow is not None else "no primary"
+            self._give_up(session, "57P03", f"no node can run this statement: {reason}")
+            return
+        self._homeless[session.id] = since
+        self._route(session, session.units[0])
+
+    # --- the end --------------------------------------------------------------------------------------------------
+
+    @property
+    def busy(self) -> int:
+        """Sessions that wait for an answer or are in a transaction."""
+        return sum(1 for session in self.sessions.values() if session.units or session.status != IDLE)
+
+    def shut_down(self, *, everyone: bool) -> None:
+        """End the sessions that do nothing, or everyone, as PostgreSQL does when it is stopped."""
+        message = error_response("FATAL", "57P01", "terminating connection due to administrator command")
+        for session in list(self.sessions.values()):
+            if everyone or not (session.units or session.status != IDLE):
+                self._end(session, message)

@@ -1,0 +1,3 @@
+from tests.switch.stage import stage
+
+__all__ = ["stage"]

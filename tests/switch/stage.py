@@ -1,0 +1,193 @@
+"""A stage for the switch without sockets: clients say bytes, servers are asked and answer, the clock is a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from helios_sdk.contract import Client
+
+from heliosproxy.cluster.balance import Balancer
+from heliosproxy.cluster.node import Node
+from heliosproxy.cluster.proof import Proof
+from heliosproxy.cluster.registry import Cluster
+from heliosproxy.config.model import Address, Config, NodeConfig, Pool
+from heliosproxy.sql.facts import Facts
+from heliosproxy.switch import flows
+from heliosproxy.switch.flows import Planner
+from heliosproxy.switch.link import Link
+from heliosproxy.switch.pool import Pool as LinkPool
+from heliosproxy.switch.session import Session
+from heliosproxy.switch.settings import Settings, from_parameters
+from heliosproxy.switch.switch import Switch
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import error_response, parse_fields
+
+REPORTED = {"client_encoding": "UTF8", "standard_conforming_strings": "on", "TimeZone": "UTC", "DateStyle": "ISO, MDY"}
+IDLE, IN_TRANSACTION, FAILED = (builders.ready_for_query(status) for status in b"ITE")
+ONE_ROW = builders.row_description_text(["n"]) + builders.data_row_text(["1"]) + builders.command_complete("SELECT 1")
+
+
+def split(data: bytes) -> list[bytes]:
+    """A byte stream as whole messages."""
+    messages = []
+    while data:
+        size = int.from_bytes(data[1:5], "big") + 1
+        messages.append(data[:size])
+        data = data[size:]
+    return messages
+
+
+def tags(data: bytes) -> str:
+    """The message types in a byte stream."""
+    return "".join(chr(message[0]) for message in split(data))
+
+
+def sqlstate(data: bytes) -> str:
+    """The SQLSTATE of the first ErrorResponse in a byte stream; empty if there is none."""
+    for message in split(data):
+        if message[0] == ord("E"):
+            return parse_fields(message[5:])["C"]
+    return ""
+
+
+class Server:
+    """The far end of a link: what it was sent, and what it answers."""
+
+    def __init__(self, stage: Stage, link: Link) -> None:
+        self._stage = stage
+        self.link = link
+        self.received = b""
+        self.closed = False
+
+    def takes(self) -> bytes:
+        """What arrived since the last call."""
+        data, self.received = self.received, b""
+        return data
+
+    def answers(self, data: bytes) -> None:
+        """Send bytes to the proxy."""
+        self._stage.switch.link_data(self.link, data)
+
+    def dies(self, reason: str = "reset by peer") -> None:
+        """The connection is gone."""
+        self._stage.switch.links.lost(self.link, reason)
+
+
+class Speaker:
+    """A client: what it says, and what it hears."""
+
+    def __init__(self, stage: Stage, session: Session) -> None:
+        self._stage = stage
+        self.session = session
+        self.heard = b""
+        self.closed = False
+
+    def says(self, *messages: bytes) -> None:
+        """Send bytes to the proxy."""
+        self._stage.switch.client_data(self.session, b"".join(messages))
+
+    def asks(self, sql: str) -> None:
+        """Send a simple query."""
+        self.says(builders.query(sql.encode()))
+
+    def hears(self) -> bytes:
+        """What arrived since the last call."""
+        data, self.heard = self.heard, b""
+        return data
+
+    def leaves(self) -> None:
+        """Close the connection without a word."""
+        self.closed = True
+        self._stage.switch.client_gone(self.session)
+
+
+class Stage:
+    """A primary and a standby, a switch, and everybody around it. It is the switch's port."""
+
+    def __init__(self, *, nodes: Sequence[str] = ("primary", "standby"), **pool: object) -> None:
+        configs = tuple(NodeConfig(name, Address("127.0.0.1", 5432 + at)) for at, name in enumerate(nodes))
+        config = Config(Path("heliosproxy.toml"), configs, pool=Pool(**pool))  # type: ignore[arg-type]
+        self.cluster = Cluster(configs)
+        for node in self.cluster.nodes:
+            node.role = "primary" if node.name == "primary" else "standby"
+            node.healthy, node.reason = True, ""
+        self.cluster.primary = self.cluster.by_name.get("primary")
+        self.planner = Planner(self.cluster, (), flows=100, balancer=Balancer())
+        self.switch = Switch(config, self.cluster, self.planner, self)
+        self.servers: list[Server] = []
+        self.cancels: list[tuple[Link, Callable[[], None]]] = []
+        self.opening: list[LinkPool] = []
+        self.speakers: dict[int, Speaker] = {}
+        self.open_at_once = True
+
+    def client(self, user: str = "alice", **settings: str) -> Speaker:
+        """Somebody who has logged in."""
+        identity = len(self.speakers) + 1
+        wanted = from_parameters({**REPORTED, **settings})
+        session = Session(identity, (identity, b"key!"), Client(user, "db"), wanted)
+        speaker = self.speakers[identity] = Speaker(self, session)
+        self.switch.add_session(session)
+        return speaker
+
+    def server(self, number: int = 0) -> Server:
+        """The servers in the order in which links to them were opened."""
+        return self.servers[number]
+
+    def open(self, pool: LinkPool, **parameters: str) -> Server:
+        """A link that was asked for is there."""
+        reported = {**REPORTED, **parameters}
+        link = Link(pool.node, reported, (len(self.servers), b"secret"), from_parameters(reported))
+        server = Server(self, link)
+        self.servers.append(server)
+        self.switch.links.opened(pool, link)
+        return server
+
+    # switch.Port
+
+    def to_client(self, session: Session, data: bytes) -> None:
+        self.speakers[session.id].heard += data
+
+    def to_link(self, link: Link) -> None:
+        self._far_end(link).received += b"".join(link.outgoing)
+        link.outgoing.clear()
+
+    def close_client(self, session: Session) -> None:
+        self.speakers[session.id].closed = True
+
+    def close_link(self, link: Link) -> None:
+        self._far_end(link).closed = True
+
+    def open_link(self, pool: LinkPool) -> None:
+        if self.open_at_once:
+            self.open(pool)
+        else:
+            self.opening.append(pool)
+
+    def cancel(self, link: Link, done: Callable[[], None]) -> None:
+        self.cancels.append((link, done))
+
+    def _far_end(self, link: Link) -> Server:
+        return next(server for server in self.servers if server.link is link)
+
+
+def proven(facts: Facts, catalogue: object) -> Proof:
+    """The proof that a catalogue of harmless tables would give: SELECT reads, plain DML leaves nothing."""
+    harmless = facts.kind in ("select", "insert", "update", "delete", "begin", "commit", "rollback", "show")
+    return Proof(facts.kind == "select", "nothing" if harmless else "anything", "")
+
+
+@pytest.fixture
+def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
+    """Makes stages whose statements are proven by `proven`."""
+    monkeypatch.setattr(flows, "prove", proven)
+    return Stage
+
+
+def server_error(code: str = "22012", severity: str = "ERROR") -> bytes:
+    """An ErrorResponse of the server."""
+    return error_response(severity, code, "it went wrong")  # type: ignore[arg-type]
+
+
+__all__ = ["FAILED", "IDLE", "IN_TRANSACTION", "ONE_ROW", "Node", "Settings", "Stage", "server_error", "split", "tags"]

@@ -101,7 +101,9 @@ class Selector:
     def __str__(self) -> str:
         if isinstance(self.value, Pair):
             return f"label {self.value.key}={self.value.value}"
-        return self.value if self.value is not None and self.case != "node" else f"{self.case} {self.value or ''}".strip()
+        if self.value is None or self.case == "node":
+            return f"{self.case} {self.value or ''}".strip()
+        return self.value
 
 
 ANY = Selector("any")

@@ -94,7 +94,7 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     if name and name in session.prepared:
         return _failed(message, "42P05", f'prepared statement "{_shown(name)}" already exists')
     prepared = Prepared(text, types, planner.shape(session, text))
-    step = Step(PARSE, message, name, prepared, planner.flow(session, text, prepared.shape))
+    step = Step(PARSE, message, name, prepared, planner.flow(session, text, prepared.shape, prepared.own_types))
     if refused := _refused(step):
         return refused
     step.undo = partial(_restore, session, name, session.prepared.get(name))
@@ -138,7 +138,7 @@ def _named(session: Session, planner: Planner, step: Step) -> Step:
         what = f'prepared statement "{_shown(step.name)}"' if step.name else "unnamed prepared statement"
         return _failed(step.message, "26000", f"{what} does not exist")
     step.prepared = prepared
-    step.flow = planner.flow(session, prepared.text, prepared.shape)
+    step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types)
     return _refused(step) or step
 
 

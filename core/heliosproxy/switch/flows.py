@@ -33,7 +33,7 @@ from helios_sdk.contract import (
 from helios_sdk.contract import Answer as HookAnswer
 
 from heliosproxy.cluster.balance import Balancer
-from heliosproxy.cluster.proof import Proof, prove
+from heliosproxy.cluster.proof import Proof, prove, prove_types
 from heliosproxy.cluster.select import Qualified, qualify
 from heliosproxy.flow.merge import Contradiction, Merge
 from heliosproxy.flow.table import FlowTable
@@ -207,27 +207,29 @@ class Planner:
             return None
         return shape(text) if maskable_encoding(settings.value("client_encoding")) else None
 
-    def flow(self, session: Session, text: bytes, shaped: bytes | None) -> Flow:
-        """The flow of a statement whose shape is known."""
+    def flow(self, session: Session, text: bytes, shaped: bytes | None, types: tuple[int, ...] = ()) -> Flow:
+        """The flow of a statement whose shape is known; `types` are its parameters' that are not PostgreSQL's own."""
         cluster = self.cluster
         if cluster.catalogue_version != self._catalogue_version or cluster.version != self._cluster_version:
             self._cluster_changed()
         if shaped is None:
             return self.decide(session.client, session.hints, text, None)
-        key = self._key(session, text, shaped)
+        key = self._key(session, text, shaped, types)
         flow = self.table.get(key)
         if flow is not None and (flow.expires is None or time.monotonic() < flow.expires):
             return flow
-        flow = self.decide(session.client, session.hints, text, shaped)
+        flow = self.decide(session.client, session.hints, text, shaped, types)
         if self._remembered(flow):
             flow.key = key
             self.table.put(key, flow)
         return flow
 
-    def _key(self, session: Session, text: bytes, shaped: bytes) -> FlowKey:
+    def _key(self, session: Session, text: bytes, shaped: bytes, types: tuple[int, ...]) -> FlowKey:
         if session.flow_class < 0:
             session.flow_class = self._class(session)
         extra: object = text if self._by_text else None
+        if types:
+            extra = (extra, types)
         if self._comment_keys and b"/*" in text:
             extra = (extra, tuple(pair for pair in sqlcommenter(text) if pair.key in self._comment_keys))
         return shaped, session.flow_class, extra
@@ -315,6 +317,7 @@ class Planner:
         session_hints: dict[str, str],
         text: bytes,
         shaped: bytes | None,
+        types: tuple[int, ...] = (),
         asked: list[Asked] | None = None,
     ) -> Flow:
         """Find the facts, prove what can be proven, ask the plugins.
@@ -327,7 +330,7 @@ class Planner:
             facts, proof = _UNREAD, _UNPROVEN
         else:
             facts = self._facts.of(shaped, decoded)
-            proof = prove(facts, self.cluster.catalogue(client.database))
+            proof = self._prove(facts, client.database, types)
             found = hints(text) + tuple(Hint(key, value) for key, value in session_hints.items())
         if not proof.read_only and _begins_reading(facts):
             proof = replace(proof, read_only=True)
@@ -345,6 +348,15 @@ class Planner:
             client,
         )
         return Flow(shaped or b"", facts, proof, self._ask(statement, asked), found)
+
+    def _prove(self, facts: Facts, database: str, types: tuple[int, ...]) -> Proof:
+        catalogue = self.cluster.catalogue(database)
+        proof = prove(facts, catalogue)
+        if types:
+            reading = prove_types(types, catalogue)
+            if not reading.read_only or reading.leaves == "anything":
+                return replace(reading, read_only=proof.read_only and reading.read_only)
+        return proof
 
     def _ask(self, statement: Statement, asked: list[Asked] | None) -> Verdict:
         if not self.plugins:

@@ -7,8 +7,14 @@ A statement that many clients prepared with the same text, parameter types and s
 from __future__ import annotations
 
 import re
+import struct
 from collections import OrderedDict
 from itertools import count
+
+from heliosproxy.wire.errors import ProtocolError
+
+FIRST_OWN_OID = 16384
+"""FirstNormalObjectId: what initdb made is below it."""
 
 _MOMENTARY = re.compile(rb"'[^']*\b(?:now|today|tomorrow|yesterday|allballs)\b", re.IGNORECASE)
 """A literal that is a different value each time it is parsed (L7)."""
@@ -17,7 +23,7 @@ _MOMENTARY = re.compile(rb"'[^']*\b(?:now|today|tomorrow|yesterday|allballs)\b",
 class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
-    __slots__ = ("sent", "server_name", "shape", "text", "types")
+    __slots__ = ("own_types", "sent", "server_name", "shape", "text", "types")
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
         self.text = text
@@ -28,8 +34,22 @@ class Prepared:
         """Its shape; None where it must not be shaped (S3)."""
         self.sent = b""
         """The text that nodes are given: hints blanked, or rewritten."""
+        self.own_types = own_types(types)
         self.server_name = b""
         """Its name on links; empty for an unnamed statement."""
+
+
+def own_types(types: bytes) -> tuple[int, ...]:
+    """The parameter types that are not PostgreSQL's own: a domain among them has a CHECK, which the text does not show.
+
+    Raises ProtocolError if the count and the oids are not what a Parse message has.
+    """
+    count = int.from_bytes(types[:2], "big")
+    if len(types) != 2 + 4 * count:
+        raise ProtocolError("malformed Parse message: its parameter types do not end with it")
+    if not count:
+        return ()
+    return tuple(oid for (oid,) in struct.iter_unpack("!I", types[2:]) if oid >= FIRST_OWN_OID)
 
 
 class StatementNames:

@@ -143,6 +143,12 @@ class Session:
         unit.held = unit.held or tag == FLUSH or unit.size > SENT_EARLY
         unit.executes = unit.executes or tag == EXECUTE
 
+    def unpin(self) -> None:
+        """Nothing of its own is left on its link."""
+        self.pin = ""
+        self.salt = 0
+        self.flow_class = -1
+
     def report(self, name: str, value: str) -> None:
         """The server reported a setting's new value, which the client now sees."""
         self.settings = self.settings.with_reported(name, value)

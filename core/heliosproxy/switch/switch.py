@@ -374,15 +374,26 @@ class Switch:
             flow.seconds += seconds
             if self.observers.active:
                 self.observers.ended(session, unit, flow, link.node.name, seconds)
-            if flow.facts.unpins and not unit.failed:
-                session.pin = ""
-                session.salt = 0
-                session.flow_class = -1
-                link.dirt = 2
+        if not unit.failed:
+            self._discarded(session, unit, link)
         self._schema(session, unit)
         if status == IDLE and not session.pin:
             self.links.release(session, link)
         self.advance(session)
+
+    def _discarded(self, session: Session, unit: Unit, link: Link) -> None:
+        """DEALLOCATE and DISCARD have taken prepared statements, or all of the session's state."""
+        for flow in flows_of(unit):
+            for facts in flow.facts.parts or (flow.facts,):
+                if facts.kind not in ("deallocate", "discard"):
+                    continue
+                link.prepared.clear()
+                link.unnamed = None
+                if facts.unpins:
+                    session.unpin()
+                    link.dirt = 2
+                if not facts.name:
+                    session.prepared.clear()
 
     def _schema(self, session: Session, unit: Unit) -> None:
         """DDL flushes what was proven, once it can be committed, whatever the outcome looked like (O2)."""

@@ -278,3 +278,36 @@ def test_the_proxys_settings_among_a_servers_statements(stage: Make) -> None:
     assert tags(alice.hears()) == "12DC12DC"
     play.server().answers(PARSED + BOUND + ROW + IDLE)
     assert tags(alice.hears()) == "12DCZ"
+
+
+@pytest.mark.parametrize("text", ["deallocate all", "discard all"])
+def test_a_link_whose_statements_were_discarded_is_told_them_again(stage: Make, text: str) -> None:
+    play = stage(size=1)
+    alice = play.client()
+    prepare(alice, b"a")
+    play.server().answers(PARSED + IDLE)
+    alice.asks(text)
+    play.server().answers(builders.command_complete(text.upper()) + IDLE)
+    assert not play.server().link.prepared
+    assert not alice.session.prepared
+
+
+@pytest.mark.parametrize("types", [b"\0\1", b"\0\0\0\0\0\1", b"\0\2\0\0\0\1"])
+def test_parameter_types_that_contradict_their_count_are_refused(stage: Make, types: bytes) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(builders.join_two(ord("P"), b"", b"select $1", types))
+    alice.says(builders.SYNC)
+    assert sqlstate(alice.hears()) == "08P01"
+
+
+def test_a_type_of_the_users_own_is_proven_too(stage: Make) -> None:
+    """A domain's CHECK may do anything, and the text does not show it (R1)."""
+    play = stage()
+    alice = play.client()
+    alice.says(builders.parse(b"", b"select $1", [16385]), builders.SYNC)
+    session = alice.session
+    text = b"select $1"
+    shaped = play.planner.shape(session, text)
+    assert play.planner.flow(session, text, shaped).read_only
+    assert not play.planner.flow(session, text, shaped, (16385,)).read_only

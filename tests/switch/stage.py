@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
-from helios_sdk.contract import Client
+from helios_sdk.contract import (
+    PRIMARY,
+    STANDBY,
+    Answer,
+    Client,
+    Directive,
+    HookSpec,
+    Manifest,
+    Route,
+    Statement,
+)
+from helios_sdk.contract import Node as ContractNode
 
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.node import Node
@@ -50,6 +62,19 @@ def sqlstate(data: bytes) -> str:
         if message[0] == ord("E"):
             return parse_fields(message[5:])["C"]
     return ""
+
+
+class ReadsOnStandbys:
+    """A plugin that routes reads to standbys, run natively."""
+
+    manifest = Manifest("reads", "1", "Reads on standbys.", "0.1", "routing", (HookSpec("on-route"),))
+    hooks: ClassVar = {"on-route": manifest.hooks[0]}
+    state = "enabled"
+    reason = ""
+
+    def on_route(self, statement: Statement, nodes: tuple[ContractNode, ...]) -> Answer:
+        route = Directive(Route((STANDBY,), (PRIMARY,)), "reads run on standbys")
+        return Answer((route,) if statement.read_only else ())
 
 
 class Server:
@@ -106,7 +131,9 @@ class Speaker:
 class Stage:
     """A primary and a standby, a switch, and everybody around it. It is the switch's port."""
 
-    def __init__(self, *, nodes: Sequence[str] = ("primary", "standby"), **pool: object) -> None:
+    def __init__(
+        self, *, nodes: Sequence[str] = ("primary", "standby"), reads_on_standbys: bool = False, **pool: object
+    ) -> None:
         configs = tuple(NodeConfig(name, Address("127.0.0.1", 5432 + at)) for at, name in enumerate(nodes))
         config = Config(Path("heliosproxy.toml"), configs, pool=Pool(**pool))  # type: ignore[arg-type]
         self.cluster = Cluster(configs)
@@ -114,7 +141,8 @@ class Stage:
             node.role = "primary" if node.name == "primary" else "standby"
             node.healthy, node.reason = True, ""
         self.cluster.primary = self.cluster.by_name.get("primary")
-        self.planner = Planner(self.cluster, (), flows=100, balancer=Balancer())
+        plugins = (ReadsOnStandbys(),) if reads_on_standbys else ()
+        self.planner = Planner(self.cluster, plugins, flows=100, balancer=Balancer())
         self.switch = Switch(config, self.cluster, self.planner, self)
         self.servers: list[Server] = []
         self.cancels: list[tuple[Link, Callable[[], None]]] = []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from time import monotonic
 
+import pytest
+
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
 from tests.switch.stage import (
@@ -459,3 +461,59 @@ def test_session_mode_keeps_the_link(stage: Make) -> None:
     play.server().takes()
     play.server().answers(DISCARDED)
     assert play.server().link.session is None
+
+
+@pytest.mark.parametrize("code", ["25006", "0A000", "40001"])
+def test_R2_what_a_standby_refuses_runs_again_on_the_primary(stage: Make, code: str) -> None:
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.asks("select f()")
+    assert play.server().link.node.name == "standby"
+    play.server().answers(builders.row_description_text(["f"]) + server_error(code) + IDLE)
+    assert alice.hears() == b""
+    assert play.server(1).link.node.name == "primary"
+    assert play.server(1).takes() == builders.query(b"select f()")
+    play.server(1).answers(ONE_ROW + IDLE)
+    assert alice.hears() == ONE_ROW + IDLE
+
+
+@pytest.mark.parametrize(("code", "next_node"), [("25006", "primary"), ("0A000", "primary"), ("40001", "standby")])
+def test_R2_what_a_standby_can_never_do_is_remembered(stage: Make, code: str, next_node: str) -> None:
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.asks("select f()")
+    play.server().answers(server_error(code) + IDLE)
+    play.server(1).answers(ONE_ROW + IDLE)
+    alice.asks("select f()")
+    assert alice.session.link is not None
+    assert alice.session.link.node.name == next_node
+
+
+def test_R2_not_once_a_byte_was_forwarded(stage: Make) -> None:
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.asks("select f()")
+    play.server().answers(builders.row_description_text(["f"]))
+    play.server().answers(server_error("25006") + IDLE)
+    assert sqlstate(alice.hears()) == "25006"
+
+
+def test_R2_not_in_a_transaction(stage: Make) -> None:
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.session.status = ord("T")
+    alice.asks("select f()")
+    play.server().answers(server_error("25006") + FAILED)
+    assert sqlstate(alice.hears()) == "25006"
+
+
+def test_R2_in_the_extended_protocol(stage: Make) -> None:
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.says(builders.parse(b"mine", b"select f()"), builders.SYNC)
+    play.server().answers(server_error("0A000") + IDLE)
+    assert alice.hears() == b""
+    assert tags(play.server(1).takes()) == "PS"
+    play.server(1).answers(builders.PARSE_COMPLETE + IDLE)
+    assert alice.hears() == builders.PARSE_COMPLETE + IDLE
+    assert list(alice.session.prepared) == [b"mine"]

@@ -54,7 +54,8 @@ log = logging.getLogger("heliosproxy.flows")
 HINT_MARK = b"/*helios:"
 PREFIX = "helios."
 _DIRT = {"nothing": 0, "sequences": 1, "anything": 2}
-_PRIMARY_ONLY = (Route((PRIMARY,)),)
+PRIMARY_ONLY = (Route((PRIMARY,)),)
+"""Where a statement runs that no plugin routes."""
 _NOT_EXECUTABLE: tuple[type[Action], ...] = (Limit, Mask, Settings)
 """Actions whose mechanism this version lacks, and whose silent loss would be a hole."""
 
@@ -97,12 +98,18 @@ class Flow:
         self.calls = 0
         self.seconds = 0.0
 
+    def only_on_primary(self, sqlstate: str) -> None:
+        """A standby refused it with this SQLSTATE, and always will."""
+        self.qualified = None
+        self.read_only = False
+        self.proof = replace(self.proof, read_only=False, reason=f"a standby refused it with {sqlstate}")
+
     @property
     def routes(self) -> tuple[Route, ...]:
         """Where it may run: what is not proven read-only runs on the primary, whatever anybody says (R3)."""
         if not self.read_only:
-            return _PRIMARY_ONLY
-        return self.verdict.routes or _PRIMARY_ONLY
+            return PRIMARY_ONLY
+        return self.verdict.routes or PRIMARY_ONLY
 
 
 FlowKey = tuple[bytes, int, object]

@@ -28,6 +28,10 @@ LONGEST_INSPECTED = 1 << 24
 
 DATA_ROW, COPY_DATA, READY_FOR_QUERY = b"Dd" + b"Z"
 ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN = b"ENASG"
+RECOVERY_CONFLICT = "40001"
+REFUSALS = frozenset(("25006", "0A000", RECOVERY_CONFLICT))
+"""What a standby answers to what only a primary can do, and to what recovery has cancelled (R2)."""
+IDLE = ord("I")
 _PASSED_IN_PIECES = frozenset(b"Dd")
 
 
@@ -88,6 +92,8 @@ class Link:
         if unit.link is None:
             unit.link = self
             self.units.append(unit)
+            if unit.simple:
+                self.unnamed = None  # a simple Query, the proxy's own too, drops the server's unnamed statement
         self.outgoing += unit.body
         unit.body.clear()
 
@@ -168,6 +174,8 @@ class Link:
                 out.append(data[start:position])
                 start = stop
                 out.append(self._note(unit, tag, data[position:stop]))
+                if unit is not None and unit.refused:
+                    out.clear()
             position = stop
         out.append(data[start:position])
         self._passed(unit, rows, position - start)
@@ -195,7 +203,7 @@ class Link:
             start = position
             if unit.expected and unit.expected[0].ends is READY:
                 unit.expected.popleft()
-        out.append(data[start:stop])
+        out.append(b"" if unit.refused else data[start:stop])
         if unit.session is not None:
             answers.append(Answer(unit, b"".join(out) if len(out) > 1 else out[0], self.status))
         if unit.on_done is not None:
@@ -249,7 +257,14 @@ class Link:
         unit.sqlstate = fields.get("C", "XX000")
         if unit.session is None:
             return b""
+        if unit.sqlstate in REFUSALS and self._may_run_on_the_primary(unit, unit.session):
+            unit.refused = unit.sqlstate
+            return b""
         return unit.undo() or message
+
+    def _may_run_on_the_primary(self, unit: Unit, session: Session) -> bool:
+        alone = session.status == IDLE and not session.pin
+        return alone and self.node.role == "standby" and unit.restartable and not unit.forwarded
 
 
 def emit(expected: deque[Expect]) -> bytes:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from heliosproxy.switch import local, loss
 from heliosproxy.switch.extended import UNPARSABLE, Translator, resolve
 from heliosproxy.switch.flows import Decision, Flow, Planner
-from heliosproxy.switch.link import Answer, Link, emit
+from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
 from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.observers import Observers
@@ -219,7 +219,7 @@ class Switch:
 
     def _node(self, session: Session, unit: Unit, flows: Sequence[Flow]) -> tuple[Node | None, str | None]:
         planner = self.planner
-        if not flows or (self._session_mode and not session.hints):
+        if not flows or unit.to_primary or (self._session_mode and not session.hints):
             return self.cluster.primary, None
         first = flows[0]
         if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
@@ -355,6 +355,10 @@ class Switch:
         session = link.session if unit is None else unit.session
         if session is None:
             return
+        if unit is not None and unit.refused:
+            if answer.status:
+                self._refused_by_standby(link, session, unit)
+            return
         self.port.to_client(session, answer.data)
         if unit is None:
             return
@@ -363,6 +367,17 @@ class Switch:
             self._finished(link, session, unit, answer.status)
         elif unit.messages and not unit.restartable:
             self._send(session, unit, link)  # COPY data that came before the server asked for it
+
+    def _refused_by_standby(self, link: Link, session: Session, unit: Unit) -> None:
+        """Run it again on the primary; what a standby can never do is remembered (R2)."""
+        link.node.in_flight -= 1
+        if unit.refused != RECOVERY_CONFLICT:
+            for flow in flows_of(unit):
+                flow.only_on_primary(unit.refused)
+        unit.restart()
+        unit.to_primary = True
+        self.links.release(session, link)
+        self.advance(session)
 
     def _finished(self, link: Link, session: Session, unit: Unit, status: int) -> None:
         session.units.popleft()

@@ -67,6 +67,7 @@ class Unit:
         "mid_message",
         "on_done",
         "portals",
+        "refused",
         "restartable",
         "rows",
         "session",
@@ -75,6 +76,7 @@ class Unit:
         "sqlstate",
         "started",
         "steps",
+        "to_primary",
 
     )
 
@@ -112,6 +114,10 @@ class Unit:
         """Whether the last byte forwarded is inside a message."""
         self.failed = False
         """Whether the server answered with an error; it then skips everything up to the Sync."""
+        self.refused = ""
+        """The SQLSTATE with which a standby refused what the primary can do; the unit will run again there (R2)."""
+        self.to_primary = False
+        """It is run again because a standby refused it."""
         self.ended = False
         self.sqlstate = ""
         self.rows = 0
@@ -152,6 +158,7 @@ class Unit:
         self.body.clear()
         self.expected = None
         self.failed = False
+        self.refused = ""
         self.sqlstate = ""
         self.rows = self.bytes = 0
 

@@ -13,7 +13,7 @@ from heliosproxy.config.values import BadValue
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("10s", 10), ("500ms", 0.5), ("5m", 300), ("1h", 3600), ("2d", 172800), ("1.5 s", 1.5), ("250us", 0.00025)],
+    [("10s", 10), ("500ms", 0.5), ("5min", 300), ("1h", 3600), ("2d", 172800), ("1.5 s", 1.5), ("250us", 0.00025)],
 )
 def test_durations_are_seconds(text: str, seconds: float) -> None:
     assert values.duration(text) == pytest.approx(seconds)

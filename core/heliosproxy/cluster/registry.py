@@ -86,7 +86,8 @@ class Cluster:
 
         From its first use on, a change of the answer for any node changes `version`.
         """
-        self._lag_limits.add(limit_ms)
+        if len(self._lag_limits) <= MAX_LAG_LIMITS:  # with more, every sample counts as a change anyway
+            self._lag_limits.add(limit_ms)
         return self._meets(node, limit_ms)
 
     def wrote(self, lsn: int) -> None:

@@ -23,7 +23,7 @@ SECTIONS = (model.Proxy, model.NodeConfig, model.Pool, model.Auth, model.User, m
 _WORDS: Mapping[object, str] = types.MappingProxyType(
     {str: "text", int: "number", bool: "true or false", Address: "address", Path: "path"}
 )
-_UNITS = {"duration": (("h", 3600), ("m", 60), ("s", 1), ("ms", 1e-3)), "size": (("GB", 1 << 30), ("MB", 1 << 20))}
+_UNITS = {"duration": (("h", 3600), ("min", 60), ("s", 1), ("ms", 1e-3)), "size": (("GB", 1 << 30), ("MB", 1 << 20))}
 
 
 def reference() -> str:

@@ -12,8 +12,8 @@ from heliosproxy.config.errors import did_you_mean
 from heliosproxy.config.model import Address, Json
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|m|h|d)")
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)")
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE = re.compile(r"(\d+)\s*(B|[kKMGT]i?B)")
 _BYTES = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?")
@@ -69,12 +69,12 @@ def uses_variables(text: str) -> bool:
 
 
 def duration(value: object) -> float:
-    """Seconds of "500ms", "10s", "5m", "1h"; more than nothing."""
+    """Seconds of "500ms", "10s", "5min", "1h" (PostgreSQL's units); more than nothing."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         raise BadValue("a duration needs a unit", f'give a unit, as in "{value}s" or "{value}ms"')
     match = _DURATION.fullmatch(_text(value, "a duration").strip())
     if match is None:
-        raise BadValue(f"{_quoted(value)} is not a duration", 'write a number and us, ms, s, m, h or d, as in "10s"')
+        raise BadValue(f"{_quoted(value)} is not a duration", 'write a number and us, ms, s, min, h or d, as in "10s"')
     seconds = float(match[1]) * _SECONDS[match[2]]
     if not 0 < seconds < math.inf:
         raise BadValue(f"{_quoted(value)} is no time at all", "give a duration above zero")

@@ -107,7 +107,7 @@ def explain(
     data = text.encode("utf-8", "replace")
     shaped = shape(data)
     asked: list[Asked] = []
-    flow = planner.decide(client, dict(session_hints), data, shaped, asked)
+    flow = planner.decide(client, dict(session_hints), data, shaped, asked=asked)
     node, fallback, candidates = _destination(planner, flow, session_mode and not session_hints)
     return Explanation(
         query=printable(shaped),

@@ -32,7 +32,7 @@ from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_canc
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.reactor import LOW_WATER, Endpoint, Reactor
 from heliosproxy.switch.session import Session
-from heliosproxy.switch.settings import from_parameters, is_tracked
+from heliosproxy.switch.settings import from_parameters
 from heliosproxy.switch.switch import Switch
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
@@ -175,10 +175,8 @@ class Proxy:
         await self._catalogue(client.database)
         identity = next(self._ids)
         key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
-        extra = [(name, value) for name, value in admitted.settings.items() if not is_tracked(name)]
-        session = Session(
-            identity, key, client, from_parameters(parameters, extra), admitted.hints, self.config.proxy.max_message
-        )
+        settings = from_parameters(parameters, admitted.settings)
+        session = Session(identity, key, client, settings, admitted.hints, self.config.proxy.max_message)
         await talk.send(notices(verdict.notices) + greeting(parameters, key))
         self._logins += 1
         connection = socket.socket(fileno=talk.stream.socket.detach())

@@ -7,7 +7,7 @@ session to its link.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 TRACKED = (
@@ -23,7 +23,6 @@ TRACKED = (
 )
 """Settings that PostgreSQL reports and a client may change (protocol chapter, "Asynchronous Operations")."""
 
-_TRACKED_LOWER = {name.lower(): name for name in TRACKED}
 _MEANINGLESS = {"application_name", "scram_iterations"}
 
 
@@ -45,20 +44,22 @@ class Settings:
         """What may change what a statement means (L7, S4)."""
         return tuple(item for item in self.reported if item[0] not in _MEANINGLESS) + self.extra
 
+    def follows(self, name: str) -> bool:
+        """Whether a SET of this name is followed by ParameterStatus. What is reported depends on the server's version:
+        search_path is from 18 on."""
+        return any(key.lower() == name.lower() for key, _ in self.reported)
+
     def value(self, name: str) -> str:
         """A reported setting's value; empty if it was never reported."""
         return next((value for key, value in self.reported if key == name), "")
 
 
-def from_parameters(parameters: Mapping[str, str], extra: Iterable[tuple[str, str]] = ()) -> Settings:
-    """The tracked settings among what a server reported at login, with a client's own unreported ones."""
-    reported = sorted((name, value) for name, value in parameters.items() if name in TRACKED)
-    return Settings(tuple(reported), tuple(extra))
-
-
-def is_tracked(name: str) -> bool:
-    """Whether a SET of this name is followed by ParameterStatus rather than by pinning."""
-    return name.lower() in _TRACKED_LOWER
+def from_parameters(parameters: Mapping[str, str], named: Mapping[str, str] | None = None) -> Settings:
+    """The tracked settings among what a server reported at login, and those of `named`, a client's own, that it did
+    not report."""
+    found = Settings(tuple(sorted((name, value) for name, value in parameters.items() if name in TRACKED)))
+    extra = tuple(item for item in (named or {}).items() if not found.follows(item[0]))
+    return replace(found, extra=extra)
 
 
 def change(current: Settings, wanted: Settings) -> str:

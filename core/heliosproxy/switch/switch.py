@@ -26,7 +26,6 @@ from heliosproxy.switch.observers import Observers
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.prepared import StatementNames
 from heliosproxy.switch.session import FUNCTION_CALL, Session
-from heliosproxy.switch.settings import is_tracked
 from heliosproxy.switch.unit import EXECUTED, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, error_response, notice_response
@@ -279,7 +278,7 @@ class Switch:
         """What the unit may leave on the link (L1), and whether the session must keep it."""
         for flow in flows_of(unit):
             setting = flow.facts.setting
-            if setting is not None and setting.action != "show" and is_tracked(setting.name):
+            if setting is not None and setting.action != "show" and session.settings.follows(setting.name):
                 continue  # ParameterStatus tells its new value
             link.dirt = max(link.dirt, flow.dirt)
             if flow.facts.ddl:

@@ -1,0 +1,126 @@
+"""Rules of docs/safety.md that no other test of this layer is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import trio.testing
+
+from heliosproxy.switch.login import Conversation
+from heliosproxy.wire import builders
+from heliosproxy.wire.startup import StartupMessage
+from tests.switch.stage import IDLE, IN_TRANSACTION, ONE_ROW, Speaker, Stage, server_error, sqlstate
+
+Make = Callable[..., Stage]
+TEXT = b"select * from t where n = 1"
+
+
+def flow_of(play: Stage, speaker: Speaker, text: bytes = TEXT) -> object:
+    session = speaker.session
+    return play.planner.flow(session, text, play.planner.shape(session, text))
+
+
+def test_S4_sessions_of_one_class_share_a_flow(stage: Make) -> None:
+    play = stage()
+    first = flow_of(play, play.client(application_name="a"))
+    assert flow_of(play, play.client(application_name="b")) is first
+
+
+@pytest.mark.parametrize(
+    "settings", [{"search_path": "other"}, {"TimeZone": "Europe/Berlin"}, {"DateStyle": "SQL, DMY"}], ids=str
+)
+def test_S4_what_changes_a_meaning_parts_flows(stage: Make, settings: dict[str, str]) -> None:
+    play = stage()
+    first = flow_of(play, play.client(search_path="public"))
+    assert flow_of(play, play.client(**{"search_path": "public", **settings})) is not first
+
+
+@pytest.mark.parametrize("fact", ["user", "database"])
+def test_S4_so_do_role_and_database(stage: Make, fact: str) -> None:
+    play = stage()
+    alice, other = play.client(), play.client()
+    other.session.client = replace(other.session.client, **{fact: "other"})
+    assert flow_of(play, other) is not flow_of(play, alice)
+
+
+def test_S4_a_setting_that_cannot_be_followed_makes_flows_the_sessions_own(stage: Make) -> None:
+    play = stage()
+    alice, bob = play.client(), play.client()
+    shared = flow_of(play, alice)
+    alice.asks("set work_mem to '1MB'")
+    play.server().answers(builders.command_complete("SET") + IDLE)
+    assert flow_of(play, alice) is not shared
+    assert flow_of(play, bob) is shared
+
+
+def test_L6_a_clients_second_statement_waits_for_the_first_although_a_link_is_free(stage: Make) -> None:
+    play = stage(size=2)
+    alice = play.client()
+    alice.says(builders.query(b"select 1"), builders.query(b"select 2"))
+    assert play.server().takes() == builders.query(b"select 1")
+    assert len(play.servers) == 1
+    play.server().answers(ONE_ROW + IDLE)
+    assert play.server().takes() == builders.query(b"select 2")
+    play.server().answers(builders.command_complete("SELECT 0") + IDLE)
+    assert alice.hears() == ONE_ROW + IDLE + builders.command_complete("SELECT 0") + IDLE
+
+
+def test_L8_after_a_rollback_the_settings_are_those_from_before(stage: Make) -> None:
+    play = stage(size=1)
+    alice, bob = play.client(), play.client()
+    before = alice.session.settings
+    alice.asks("begin")
+    play.server().answers(builders.command_complete("BEGIN") + IN_TRANSACTION)
+    alice.asks("set timezone to 'Europe/Berlin'")
+    berlin = builders.parameter_status("TimeZone", "Europe/Berlin")
+    play.server().answers(builders.command_complete("SET") + berlin + IN_TRANSACTION)
+    assert alice.session.settings.value("TimeZone") == "Europe/Berlin"
+    alice.asks("rollback")
+    play.server().answers(builders.command_complete("ROLLBACK") + builders.parameter_status("TimeZone", "UTC") + IDLE)
+    assert alice.session.settings == before
+    play.server().takes()
+    bob.asks("select 1")
+    assert play.server().takes() == builders.query(b"select 1")
+
+
+@pytest.mark.parametrize("text", ["do $$ begin end $$", "call p()", "select 1; commit; select 2"])
+def test_O2_what_may_have_committed_is_not_repeated(stage: Make, text: str) -> None:
+    play = stage()
+    alice = play.client()
+    alice.asks(text)
+    play.server().dies()
+    assert sqlstate(alice.hears()) == "08007"
+    assert len(play.servers) == 1
+
+
+def test_O2_ddl_that_failed_ends_what_was_remembered_while_it_ran(stage: Make) -> None:
+    play = stage()
+    alice, bob = play.client(), play.client()
+    alice.asks("create table t (n int)")
+    remembered = flow_of(play, bob)
+    play.server().answers(server_error() + IDLE)
+    assert flow_of(play, bob) is not remembered
+
+
+async def test_H1_what_came_with_the_login_is_kept_for_the_reactor() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    talk = Conversation(ours)  # type: ignore[arg-type]
+    startup, query = StartupMessage({"user": "alice"}).encode(), builders.query(b"select 1")
+    await theirs.send_all(startup + query)
+    with trio.fail_after(5):
+        assert await talk.packet() is not None
+    assert talk.rest() == query
+
+
+async def test_H1_bytes_behind_the_last_message_of_the_login_too() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    talk = Conversation(ours)  # type: ignore[arg-type]
+    password, query = b"p\0\0\0\x09abcde", builders.query(b"select 1")
+    await theirs.send_all(StartupMessage({"user": "alice"}).encode())
+    with trio.fail_after(5):
+        await talk.packet()
+        await theirs.send_all(password + query + query[:7])
+        assert await talk.message() == (ord("p"), b"abcde")
+    assert talk.rest() == query + query[:7]

@@ -32,7 +32,7 @@ from heliosproxy.sandbox import LoadError, Plugin, Sandbox
 from heliosproxy.sandbox.instance import Limits
 from heliosproxy.sql.comments import blank_hints, hints
 from heliosproxy.sql.shape import shape
-from heliosproxy.switch.flows import Planner
+from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.session import Session
 from heliosproxy.switch.settings import from_parameters
 from heliosproxy.wire.errors import PeerError

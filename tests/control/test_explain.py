@@ -32,7 +32,7 @@ from heliosproxy.config.model import Address, Config, NodeConfig
 from heliosproxy.sandbox import Sandbox
 from heliosproxy.sql.shape import shape
 from heliosproxy.switch.explain import Explanation, describe, explain
-from heliosproxy.switch.flows import Planner
+from heliosproxy.switch.planner import Planner
 
 CLIENT = Client("alice", "shop", authentication="scram-sha-256")
 NAMES = ("primary", "standby-sync-1", "standby-async-1")

@@ -26,9 +26,9 @@ from heliosproxy.cluster.proof import Proof
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Address, Config, NodeConfig, Pool
 from heliosproxy.sql.facts import Facts
-from heliosproxy.switch import flows
-from heliosproxy.switch.flows import Planner
+from heliosproxy.switch import planner
 from heliosproxy.switch.link import Link
+from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool as LinkPool
 from heliosproxy.switch.session import Session
 from heliosproxy.switch.settings import Settings, from_parameters
@@ -209,7 +209,7 @@ def proven(facts: Facts, catalogue: object) -> Proof:
 @pytest.fixture
 def stage(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Stage]:
     """Makes stages whose statements are proven by `proven`."""
-    monkeypatch.setattr(flows, "prove", proven)
+    monkeypatch.setattr(planner, "prove", proven)
     return Stage
 
 

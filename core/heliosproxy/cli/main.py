@@ -97,7 +97,7 @@ def demo(
         typer.Option("--ready-file", metavar="FILE", help="Write access data here once everything answers."),
     ] = None,
     duration: Annotated[
-        str | None, typer.Option("--duration", metavar="TIME", help='End by itself after this time, as "10s" or "5min".')
+        str | None, typer.Option("--duration", metavar="TIME", help='End after this time, as "10s" or "5min".')
     ] = None,
     listen: Annotated[
         int | None, typer.Option("--listen", min=0, max=65535, metavar="PORT", help="Default: 6432, or a free one.")

@@ -16,7 +16,8 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.select import shortcoming
 from heliosproxy.flow.verdict import Applied, Verdict
 from heliosproxy.sql.shape import printable, query_hash, shape
-from heliosproxy.switch.flows import Asked, Flow, Planner
+from heliosproxy.switch.flows import Flow
+from heliosproxy.switch.planner import Asked, Planner
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node

@@ -27,10 +27,12 @@ from heliosproxy.switch.unit import (
 )
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import ProtocolError, error_response
+from heliosproxy.wire.messages_frontend import Bind
 
 if TYPE_CHECKING:
-    from heliosproxy.switch.flows import Flow, Planner
+    from heliosproxy.switch.flows import Flow
     from heliosproxy.switch.link import Link
+    from heliosproxy.switch.planner import Parameters, Planner
     from heliosproxy.switch.session import Session
 
 PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, FLUSH, SYNC, QUERY = b"PBDECHSQ"
@@ -104,7 +106,7 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
 
 def _bind(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
     portal, name, _ = builders.split_bind(message[5:])
-    step = _named(session, planner, Step(BIND, message, name))
+    step = _named(session, planner, Step(BIND, message, name), _bound(planner, message))
     if step.flow is not None and step.flow.answered:
         unit.portals = {**(unit.portals or {}), portal: step.flow}
     elif unit.portals:
@@ -132,13 +134,27 @@ def _close(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     return Step(CLOSE, message, name, flow=(unit.portals or {}).pop(name, None))
 
 
-def _named(session: Session, planner: Planner, step: Step) -> Step:
+def _bound(planner: Planner, message: bytes) -> Parameters:
+    """The bound values in text form, None for NULL and for binary ones; read only where a plugin wants them."""
+    if not planner.reads_parameters:
+        return ()
+    bind = Bind.decode(message[5:])
+    formats = bind.formats
+    if len(formats) != len(bind.values):
+        formats = (formats[0] if formats else 0,) * len(bind.values)
+    return tuple(
+        None if value is None or binary else value.decode("utf-8", "replace")
+        for value, binary in zip(bind.values, formats, strict=True)
+    )
+
+
+def _named(session: Session, planner: Planner, step: Step, parameters: Parameters = ()) -> Step:
     prepared = session.prepared.get(step.name)
     if prepared is None:
         what = f'prepared statement "{_shown(step.name)}"' if step.name else "unnamed prepared statement"
         return _failed(step.message, "26000", f"{what} does not exist")
     step.prepared = prepared
-    step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types)
+    step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types, parameters)
     return _refused(step) or step
 
 

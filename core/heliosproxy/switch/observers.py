@@ -13,7 +13,8 @@ from heliosproxy.sql.shape import printable
 
 if TYPE_CHECKING:
     from heliosproxy.sandbox.plugin import Plugin
-    from heliosproxy.switch.flows import Flow, Planner
+    from heliosproxy.switch.flows import Flow
+    from heliosproxy.switch.planner import Planner
     from heliosproxy.switch.session import Session
     from heliosproxy.switch.unit import Unit
 

@@ -24,11 +24,11 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Address, Config
-from heliosproxy.switch.flows import Planner
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.local import notices
 from heliosproxy.switch.login import Admitted, Conversation, greeting, log_in
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
+from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.reactor import LOW_WATER, Endpoint, Reactor
 from heliosproxy.switch.session import Session

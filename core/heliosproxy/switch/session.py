@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from helios_sdk.contract import Client
@@ -152,4 +152,6 @@ class Session:
     def report(self, name: str, value: str) -> None:
         """The server reported a setting's new value, which the client now sees."""
         self.settings = self.settings.with_reported(name, value)
+        if name == "application_name":
+            self.client = replace(self.client, application_name=value)
         self.flow_class = -1

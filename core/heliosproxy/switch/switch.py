@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, loss
 from heliosproxy.switch.extended import UNPARSABLE, Translator, resolve
-from heliosproxy.switch.flows import Decision, Flow, Planner
+from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
 from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.observers import Observers
+from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.prepared import StatementNames
 from heliosproxy.switch.session import FUNCTION_CALL, Session

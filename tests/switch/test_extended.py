@@ -66,7 +66,9 @@ def test_L7_not_under_other_settings(stage: Make) -> None:
     play.server().answers(PARSED + IDLE)
     play.server().takes()
     prepare(bob, b"b")
-    assert tags(play.server().takes()) == "QPS", "the settings, then a preparation of its own"
+    assert tags(play.server().takes()) == "Q", "the settings first"
+    play.server().answers(builders.command_complete("SELECT 1") + IDLE)
+    assert tags(play.server().takes()) == "PS", "a preparation of its own"
 
 
 def test_L7_text_that_means_the_moment_is_prepared_each_time(stage: Make) -> None:
@@ -234,11 +236,22 @@ def test_a_query_in_an_open_unit_ends_it(stage: Make) -> None:
     assert tags(alice.hears()) == "1TDCZ"
 
 
-@pytest.mark.parametrize("message", [b"B\0\0\0\x05x", b"P\0\0\0\x05x", b"D\0\0\0\5S", b"C\0\0\0\6Sx", b"y\0\0\0\4"])
-def test_a_malformed_message_ends_the_connection_with_08P01(stage: Make, message: bytes) -> None:
+@pytest.mark.parametrize("message", [b"B\0\0\0\x05x", b"P\0\0\0\x05x", b"D\0\0\0\5S", b"C\0\0\0\6Sx"])
+def test_a_malformed_message_is_an_error_and_the_session_lives(stage: Make, message: bytes) -> None:
+    """As in PostgreSQL: its length was right, so what follows can be read."""
     play = stage()
     alice = play.client()
     alice.says(message, builders.SYNC)
+    heard = alice.hears()
+    assert sqlstate(heard) == "08P01"
+    assert heard.endswith(IDLE)
+    assert not alice.closed
+
+
+def test_a_message_of_an_unknown_type_ends_the_connection(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(b"y\0\0\0\4")
     assert sqlstate(alice.hears()) == "08P01"
     assert alice.closed
 

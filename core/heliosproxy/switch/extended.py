@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from heliosproxy.switch.planner import Parameters, Planner
     from heliosproxy.switch.session import Session
 
-PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, FLUSH, SYNC, QUERY = b"PBDECHSQ"
+PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, FLUSH, SYNC, QUERY, FUNCTION_CALL = b"PBDECHSQF"
 UNPARSABLE = b"!"
 """A text that PostgreSQL always refuses: it takes the server's transaction to where an error takes it."""
 
@@ -70,13 +70,20 @@ def resolve(unit: Unit, session: Session, planner: Planner) -> None:
     if unit.failed:
         unit.steps = [Step(SYNC, builders.SYNC)] if unit.complete else []
         return
+    if unit.steps and unit.steps[-1].tag == SYNC:
+        return  # what follows is COPY data, which waits until the server asks for it
     for message in unit.messages[len(unit.steps) :]:
-        step = _RESOLVERS.get(message[0], _as_it_is)(unit, session, planner, message)
+        try:
+            step = _RESOLVERS.get(message[0], _as_it_is)(unit, session, planner, message)
+        except ProtocolError as error:  # its length was right, so what follows can be read: as in PostgreSQL, an ERROR
+            step = _failed(message, error.sqlstate, error.message)
         unit.steps.append(step)
         if step.flow is not None and step.flow not in unit.flows:
             unit.flows.append(step.flow)
         if step.error:
             _skip_to_sync(unit)
+            break
+        if step.tag == SYNC:
             break
 
 
@@ -192,7 +199,19 @@ def _query(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     return _refused(step) or step
 
 
-_RESOLVERS = {QUERY: _query, PARSE: _parse, BIND: _bind, DESCRIBE: _describe, EXECUTE: _execute, CLOSE: _close}
+def _function_call(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
+    return Step(FUNCTION_CALL, message, flow=planner.function_call)
+
+
+_RESOLVERS = {
+    QUERY: _query,
+    FUNCTION_CALL: _function_call,
+    PARSE: _parse,
+    BIND: _bind,
+    DESCRIBE: _describe,
+    EXECUTE: _execute,
+    CLOSE: _close,
+}
 
 
 # --- translating ---------------------------------------------------------------------------------------------------
@@ -241,7 +260,7 @@ class Translator:
             unit.expect(Expect(DESCRIBED))
         elif step.tag == EXECUTE:
             self._pass(unit, step, EXECUTED)
-        elif step.tag == QUERY:
+        elif step.tag in (QUERY, FUNCTION_CALL):
             self._pass(unit, step, READY)
         elif step.tag == CLOSE and step.message[5:6] == b"S":
             unit.expect(Expect(NEVER, builders.CLOSE_COMPLETE, undo=step.undo))
@@ -270,10 +289,12 @@ class Translator:
         assert prepared is not None
         assert flow is not None
         sent = self._planner.sent_text(flow, prepared.text)
-        if sent != prepared.sent:
-            prepared.sent = sent
-            meaning = (session.settings.meaning, session.salt)
-            prepared.server_name = self._names.name(sent, prepared.types, meaning) if step.name else b""
+        if sent != prepared.sent or prepared.named_under is not session.settings:
+            again = prepared.named_under is not None and prepared.named_under.meaning == session.settings.meaning
+            if step.name and (sent != prepared.sent or not again):
+                meaning = (session.settings.meaning, session.salt)
+                prepared.server_name = self._names.name(sent, prepared.types, meaning)
+            prepared.sent, prepared.named_under = sent, session.settings
 
     def _know(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
         """Make sure that the link knows the statement."""
@@ -287,6 +308,7 @@ class Translator:
                 unit.expect(Expect(PARSE_COMPLETE, swallow=True))
         elif prepared.server_name in link.prepared:
             link.prepared.move_to_end(prepared.server_name)
+            unit.names.append(prepared.server_name)
         else:
             self._prepare(unit, link, prepared, None, swallow=True)
 
@@ -294,10 +316,11 @@ class Translator:
         self, unit: Unit, link: Link, prepared: Prepared, undo: Callable[[], None] | None, *, swallow: bool
     ) -> None:
         name = prepared.server_name
+        while link.stale:
+            self._close(unit, link, link.stale.pop(), None)
         if len(link.prepared) >= self._limit:
-            oldest, _ = link.prepared.popitem(last=False)
-            unit.body.append(builders.close_statement(oldest))
-            unit.expect(Expect(CLOSE_COMPLETE, swallow=True))
+            self._close(unit, link, *link.prepared.popitem(last=False))
+        unit.names.append(name)
         link.prepared[name] = prepared
         unit.body.append(builders.join_two(PARSE, name, prepared.sent, prepared.types))
 
@@ -307,6 +330,19 @@ class Translator:
                 undo()
 
         unit.expect(Expect(PARSE_COMPLETE, swallow=swallow, undo=forget))
+
+    def _close(self, unit: Unit, link: Link, name: bytes, prepared: Prepared | None) -> None:
+        """Close a statement on the link; an error before it makes the server skip that."""
+
+        def keep() -> None:
+            if prepared is None:
+                link.stale.append(name)
+            else:
+                link.prepared[name] = prepared
+                link.prepared.move_to_end(name, last=False)
+
+        unit.body.append(builders.close_statement(name))
+        unit.expect(Expect(CLOSE_COMPLETE, swallow=True, undo=keep))
 
     def _renamed_bind(self, step: Step) -> bytes:
         assert step.prepared is not None
@@ -345,12 +381,12 @@ class Translator:
 
 
 def _plain(steps: list[Step], link: Link | None) -> bool:
-    """Whether the messages are sent as they are and the replies passed on as they are: nothing need be expected."""
-    if link is None:
+    """Whether the replies are passed on as they are: nothing need be expected."""
+    if link is None or link.stale:
         return False
     unnamed = link.unnamed
     for step in steps:
-        if step.error or (step.flow is not None and step.flow.answered):
+        if step.tag in (QUERY, FUNCTION_CALL) or step.error or (step.flow is not None and step.flow.answered):
             return False
         if step.prepared is None:
             if step.tag == CLOSE and step.message[5:6] == b"S":

@@ -11,7 +11,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
-from heliosproxy.switch.settings import Settings, change
+from heliosproxy.switch.settings import Settings
 from heliosproxy.switch.unit import READY, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import ProtocolError, parse_fields
@@ -31,6 +31,8 @@ ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN = b"ENASG"
 RECOVERY_CONFLICT = "40001"
 REFUSALS = frozenset(("25006", "0A000", RECOVERY_CONFLICT))
 """What a standby answers to what only a primary can do, and to what recovery has cancelled (R2)."""
+_STALE = frozenset(("0A000", "26000"))
+"""`cached plan must not change result type`, and a statement that the server does not have."""
 IDLE = ord("I")
 _PASSED_IN_PIECES = frozenset(b"Dd")
 
@@ -71,6 +73,11 @@ class Link:
         self.cleaning = False
         """A reset is under way."""
         self.released_at = 0.0
+        self.stale: list[bytes] = []
+        """Statements to be closed before their names are given again."""
+        self.closed = False
+        self.broken: ProtocolError | None = None
+        """What the server sent that is not the protocol; answers before it are good."""
         self._partial = b""
         self._rest = 0
         self._failure: dict[str, str] = {}
@@ -101,20 +108,27 @@ class Link:
         """Send a statement of the proxy's own as an internal unit."""
         unit = Unit(None, simple=True)
         unit.on_done = on_done
-        unit.body.append(builders.query(sql.encode()))
+        unit.body.append(builders.query(sql.encode("utf-8", "surrogateescape")))
         self.send(unit)
 
-    def adopt(self, wanted: Settings, on_done: Callable[[Unit], None]) -> None:
-        """Bring the link's settings to what a session wants, ahead of the session's unit, without waiting."""
-        if sql := change(self.settings, wanted):
-            self.run(sql, on_done)
-        self.settings = wanted
+    def forget_statements(self) -> None:
+        """The server has dropped the named statements."""
+        self.prepared.clear()
+        self.stale.clear()
+        self.unnamed = None
 
     # --- from the server ----------------------------------------------------------------------------------------
 
     def receive(self, data: bytes) -> list[Answer]:
-        """The answers in the bytes that arrived. Raises ProtocolError if they are not the protocol."""
+        """The answers in the bytes that arrived; `broken` is set if they are not the protocol."""
         answers: list[Answer] = []
+        try:
+            self._receive(data, answers)
+        except ProtocolError as error:
+            self.broken = error
+        return answers
+
+    def _receive(self, data: bytes, answers: list[Answer]) -> None:
         if self._rest:
             data = self._pass_rest(data, answers)
         if self._partial:
@@ -124,9 +138,8 @@ class Link:
         while end - position >= 5:
             position = self._one_unit(data, position, end, answers)
             if position < 0:
-                return answers
+                return
         self._partial = data[position:] if position < end else b""
-        return answers
 
     def _pass_rest(self, data: bytes, answers: list[Answer]) -> bytes:
         """The remainder of a message that is passed on in pieces."""
@@ -203,7 +216,7 @@ class Link:
             start = position
             if unit.expected and unit.expected[0].ends is READY:
                 unit.expected.popleft()
-        out.append(b"" if unit.refused else data[start:stop])
+        out.append(b"" if unit.refused or unit.moving else data[start:stop])
         if unit.session is not None:
             answers.append(Answer(unit, b"".join(out) if len(out) > 1 else out[0], self.status))
         if unit.on_done is not None:
@@ -221,11 +234,19 @@ class Link:
         if unit is None:
             raise ProtocolError(f"message {chr(tag)!r} from the server although nothing was asked")
         if tag == COPY_IN:
-            unit.let_go()
-            unit.complete = unit.simple  # a Sync sent before the COPY data is ignored; another one will end the unit
+            self._copy_in(unit)
         if unit.expected is None:
             return message
         return self._expected(unit.expected, tag, message)
+
+    @staticmethod
+    def _copy_in(unit: Unit) -> None:
+        unit.let_go()
+        if not unit.simple and unit.session is not None:
+            if unit.expected and unit.expected[-1].ends is READY:
+                unit.expected.pop()
+            unit.session.reopen(unit)
+        unit.in_copy = not any(message[0] in b"cf" for message in unit.messages)
 
     @staticmethod
     def _expected(expected: deque[Expect], tag: int, message: bytes) -> bytes:
@@ -254,13 +275,26 @@ class Link:
             self._failure = fields  # the connection ends; what that means for the client is not the server's to say
             return b""
         unit.failed = True
+        unit.in_copy = False
         unit.sqlstate = fields.get("C", "XX000")
+        if unit.sqlstate in _STALE:
+            self._condemn(unit)
         if unit.session is None:
+            unit.problem = fields.get("M", "")
             return b""
+        if unit.complete and unit.expected and unit.expected[0].ends is not READY and not unit.ends_with_sync:
+            unit.let_go()
+            unit.session.reopen(unit)
         if unit.sqlstate in REFUSALS and self._may_run_on_the_primary(unit, unit.session):
             unit.refused = unit.sqlstate
             return b""
         return unit.undo() or message
+
+    def _condemn(self, unit: Unit) -> None:
+        """Whatever named statement has failed, the next use of it prepares it afresh."""
+        for name in unit.names:
+            if self.prepared.pop(name, None) is not None:
+                self.stale.append(name)
 
     def _may_run_on_the_primary(self, unit: Unit, session: Session) -> bool:
         alone = session.status == IDLE and not session.pin

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.loss import IDLE
 from heliosproxy.switch.pool import Pool
-from heliosproxy.switch.settings import Settings
+from heliosproxy.switch.settings import Settings, change
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire.errors import PeerError
 
@@ -88,7 +88,7 @@ class Links:
 
     def take(self, session: Session, pool: Pool) -> None:
         """Give the session a link, now or when one is free."""
-        link = pool.take(session, monotonic())
+        link = pool.take(session, session.units[0].started)
         if link is not None:
             self._give(session, link)
         else:
@@ -100,14 +100,30 @@ class Links:
             self._port.open_link(pool)
 
     def _give(self, session: Session, link: Link) -> None:
-        session.link, link.session = link, session
-        link.adopt(session.settings, lambda done: self._adopted(link, done))
-        self._sessions.start(session, link)
+        """The link is the session's once it has the session's settings.
 
-    def _adopted(self, link: Link, done: Unit) -> None:
+        A statement must not run under another's search_path because setting this one's has failed: it waits for the
+        answer, unless the settings differ only in what has no meaning (application_name).
+        """
+        session.link, link.session = link, session
+        wanted = session.settings
+        sql = change(link.settings, wanted)
+        if not sql:
+            self._sessions.start(session, link)
+        elif link.settings.meaning == wanted.meaning:
+            link.run(sql)
+            self._sessions.start(session, link)
+        else:
+            link.run(sql, lambda done: self._adopted(session, link, wanted, done))
+            self._port.to_link(link)
+
+    def _adopted(self, session: Session, link: Link, wanted: Settings, done: Unit) -> None:
         if done.sqlstate:
-            log.error("%s refused a session's settings: %s", link.node.name, done.sqlstate)
-            self.close(link, "the server refused the session's settings")
+            self.release(session, link)
+            self._sessions.refused(session, PeerError(done.problem, done.sqlstate))
+        else:
+            link.settings = Settings(link.settings.reported, wanted.extra)
+            self._sessions.start(session, link)
 
     # --- opened, or not -------------------------------------------------------------------------------------------
 
@@ -116,7 +132,7 @@ class Links:
         pool.add(link)
         self._idle(pool, link)
 
-    def not_opened(self, pool: Pool, error: PeerError, *, unreachable: bool) -> None:
+    def not_opened(self, pool: Pool, error: PeerError, unreachable: bool) -> None:
         """A link that was asked for could not be had: `unreachable`, or refused by the server with an error."""
         pool.opening -= 1
         if unreachable:
@@ -148,8 +164,7 @@ class Links:
             return
         everything = link.dirt > 1
         if everything:
-            link.prepared.clear()
-            link.unnamed = None
+            link.forget_statements()
             link.settings = Settings(link.settings.reported)
         link.dirt = 0
         link.cleaning = True
@@ -197,6 +212,7 @@ class Links:
         pool = _pool_of(link)
         if link not in pool.links:
             return
+        link.closed = True
         pool.discard(link)
         session, link.session = link.session, None
         units = [unit for unit in link.units if unit.session is not None]

@@ -49,6 +49,9 @@ def execution(session: Session, flow: Flow) -> bytes:
     """The rows and CommandComplete of a statement that the proxy answers; what it sets is set."""
     if flow.answered == "rows":
         return _rows(flow)
+    if deallocates(session, flow):
+        del session.prepared[flow.facts.name.encode()]
+        return builders.command_complete("DEALLOCATE")
     setting = flow.facts.setting
     assert setting is not None
     key = setting.name.partition(".")[2]
@@ -60,6 +63,11 @@ def execution(session: Session, flow: Flow) -> bytes:
         session.hints[key] = setting.value
     session.flow_class = -1
     return builders.command_complete("RESET" if flow.answered == "reset" else "SET")
+
+
+def deallocates(session: Session, flow: Flow) -> bool:
+    """Whether it is a DEALLOCATE of a statement that the client prepared by the protocol, and no server knows so."""
+    return flow.facts.kind == "deallocate" and flow.facts.name.encode() in session.prepared and bool(flow.facts.name)
 
 
 def simple(session: Session, flow: Flow) -> bytes:

@@ -174,6 +174,8 @@ def _settings(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
         found = dict(startup_options(parameters.get("options", "")))
     except ValueError as error:
         raise PeerError(str(error), "22023", hint="options may hold -c name=value only.") from None
+    for name in _NOT_SETTINGS & {name.lower() for name in found}:
+        raise PeerError(f'unrecognized configuration parameter "{name}"', "42704")
     found.update((name, value) for name, value in parameters.items() if name not in _NOT_SETTINGS)
     hints = {name[len(PREFIX) :].lower(): value for name, value in found.items() if name.lower().startswith(PREFIX)}
     settings = {name: value for name, value in found.items() if not name.lower().startswith(PREFIX)}

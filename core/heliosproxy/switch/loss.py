@@ -55,11 +55,17 @@ def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repea
     reads = bool(flows) and all(flow.read_only for flow in flows)
     if not in_transaction and reads and _may_repeat(unit, link):
         return Repeat()
-    if any(flow.facts.kind in _OUTCOME_UNKNOWN for flow in flows) or not (reads or in_transaction):
+    if _may_have_committed(flows) or not (reads or in_transaction):
         return Fail(error_response("ERROR", "08007", where, detail="The outcome is not known."), False)
     if link.failure_code == TERMINATED and not in_transaction:
         return Fail(error_response("ERROR", TERMINATED, reason), False)
     return Fail(error_response("ERROR", "08006", where), in_transaction)
+
+
+def _may_have_committed(flows: tuple[Flow, ...]) -> bool:
+    """Whether a transaction may have ended with it (O1), also as one of several statements (O2)."""
+    parts = [part for flow in flows for part in flow.facts.parts or (flow.facts,)]
+    return any(part.kind in _OUTCOME_UNKNOWN for part in parts)
 
 
 def _may_repeat(unit: Unit, link: Link) -> bool:
@@ -67,17 +73,18 @@ def _may_repeat(unit: Unit, link: Link) -> bool:
     return unit.restartable and not unit.forwarded and unit.attempts < 1 and link.failure_code != TERMINATED
 
 
-def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool]:
-    """The answer to a statement of a transaction whose link died, and whether it has ended it.
+def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool, bool]:
+    """The answer to a statement of a transaction whose link died; whether it has ended it, and whether it was accepted.
 
-    As in PostgreSQL's own aborted transactions, nothing but its end is accepted.
+    As in PostgreSQL's own aborted transactions, nothing but the transaction's end is accepted.
     """
     kinds = {flow.facts.kind for flow in flows_of(unit)}
-    if not kinds or not kinds <= _ENDS_TRANSACTION:
-        return aborted(), False
+    if kinds and not kinds <= _ENDS_TRANSACTION:
+        return aborted(), False, False
     if unit.simple:
-        return builders.command_complete("ROLLBACK"), True
-    return b"".join(_ROLLED_BACK.get(step.tag, b"") for step in unit.steps), True
+        return builders.command_complete("ROLLBACK"), True, True
+    replies = b"".join(_ROLLED_BACK.get(step.tag, b"") for step in unit.steps)
+    return replies, any(step.tag == ord("E") for step in unit.steps), True
 
 
 def aborted() -> bytes:

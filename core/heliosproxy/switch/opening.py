@@ -77,11 +77,11 @@ async def open_link(
     raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: no answer within {timeout:g} s")
 
 
-async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> None:
+async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> bool:
     """Ask a node to cancel what the connection with this key runs; returns when the node has taken note.
 
-    PostgreSQL closes the connection after it has sent the signal. What goes wrong is nobody's business: a cancel
-    request has no answer.
+    PostgreSQL closes the connection after it has sent the signal; a cancel request has no other answer. False: nobody
+    knows whether the request arrived, or still will.
     """
     with trio.move_on_after(timeout):
         try:
@@ -90,7 +90,9 @@ async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> Non
                 while await stream.receive_some(64):
                     pass
         except (OSError, trio.BrokenResourceError):
-            return
+            return False
+        return True
+    return False
 
 
 async def _connect(node: Node) -> trio.SocketStream:

@@ -207,9 +207,11 @@ class Planner:
                 log.warning("%s: %s", query_hash(flow.shape), flow.qualified.relaxed)
         return flow.qualified
 
-    def choose(self, flow: Flow) -> Node | None:
-        """The node for the flow's next statement; None where none qualifies."""
+    def choose(self, flow: Flow, but: Node | None = None) -> Node | None:
+        """The node for the flow's next statement, not `but`; None where none qualifies."""
         nodes = self.candidates(flow).nodes
+        if but is not None:
+            nodes = tuple(node for node in nodes if node is not but)
         if len(nodes) == 1:
             return nodes[0]
         return self.balancer.choose(nodes, flow.verdict.sticky) if nodes else None

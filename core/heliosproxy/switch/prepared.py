@@ -11,19 +11,21 @@ import struct
 from collections import OrderedDict
 from itertools import count
 
+from heliosproxy.switch.settings import Settings
 from heliosproxy.wire.errors import ProtocolError
 
 FIRST_OWN_OID = 16384
 """FirstNormalObjectId: what initdb made is below it."""
 
-_MOMENTARY = re.compile(rb"'[^']*\b(?:now|today|tomorrow|yesterday|allballs)\b", re.IGNORECASE)
-"""A literal that is a different value each time it is parsed (L7)."""
+_MOMENTARY = re.compile(rb"\b(?:now|today|tomorrow|yesterday|allballs|epoch)\b(?!\s*\()", re.IGNORECASE)
+"""Words that, in a literal of whatever quotes, are another value each time they are parsed (L7). Where they are no
+literal, nothing is lost but that the statement is shared."""
 
 
 class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
-    __slots__ = ("own_types", "sent", "server_name", "shape", "text", "types")
+    __slots__ = ("named_under", "own_types", "sent", "server_name", "shape", "text", "types")
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
         self.text = text
@@ -34,6 +36,8 @@ class Prepared:
         """Its shape; None where it must not be shaped (S3)."""
         self.sent = b""
         """The text that nodes are given: hints blanked, or rewritten."""
+        self.named_under: Settings | None = None
+        """The settings under which `server_name` was given."""
         self.own_types = own_types(types)
         self.server_name = b""
         """Its name on links; empty for an unnamed statement."""

@@ -38,7 +38,6 @@ from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
 
 if TYPE_CHECKING:
-    from heliosproxy.cluster.node import Node
     from heliosproxy.sandbox.plugin import Plugin
 
 log = logging.getLogger("heliosproxy.proxy")
@@ -84,6 +83,7 @@ class Proxy:
         self._held: dict[int, Session] = {}
         self._owners: dict[Endpoint, Session | Link] = {}
         self._greetings: OrderedDict[tuple[object, ...], dict[str, str]] = OrderedDict()
+        self._asking: dict[tuple[object, ...], trio.Event] = {}
         self._ids = count(1)
         self._nursery: trio.Nursery | None = None
         self._started = monotonic()
@@ -92,7 +92,7 @@ class Proxy:
     def statistics(self) -> ProxyStatistics:
         """The proxy now."""
         uptime = monotonic() - self._started
-        return ProxyStatistics(len(self._clients), self._logins, self._refused, self.switch.statements, uptime)
+        return ProxyStatistics(len(self._clients), self._logins, self._refused, self.switch.ledger.statements, uptime)
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -142,6 +142,7 @@ class Proxy:
 
     def _tick(self, now: float) -> None:
         self.switch.tick(now)
+        self._settle()
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
@@ -161,6 +162,9 @@ class Proxy:
             await _say(stream, error.response("FATAL"))
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             self._refused += 1
+        except Exception:  # a bug of ours must not end the listener
+            self._refused += 1
+            log.exception("internal error during a login")
         finally:
             if stream.socket.fileno() >= 0:
                 await trio.aclose_forcefully(stream)
@@ -170,8 +174,8 @@ class Proxy:
         verdict = self.planner.greet(client)
         if verdict.reject is not None:
             raise PeerError(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
-        self.cluster.request_catalogue(client.database)
         parameters = await self._greeting(admitted)
+        self.cluster.request_catalogue(client.database)
         await self._catalogue(client.database)
         identity = next(self._ids)
         key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
@@ -199,11 +203,18 @@ class Proxy:
         client = admitted.client
         wanted = {name: value for name, value in admitted.settings.items() if name != "application_name"}
         key = (client.database, client.user, tuple(sorted(wanted.items())))
-        found = self._greetings.get(key)
-        if found is None:
-            opened = await self._look(client.database, client.user, wanted)
-            opened.socket.close()
-            found = self._greetings[key] = opened.parameters
+        while (found := self._greetings.get(key)) is None:
+            asking = self._asking.get(key)
+            if asking is not None:  # somebody like this client has asked already
+                await asking.wait()
+                continue
+            self._asking[key] = trio.Event()
+            try:
+                opened = await self._look(client.database, client.user, wanted)
+                opened.socket.close()
+                self._greetings[key] = opened.parameters
+            finally:
+                self._asking.pop(key).set()
             if len(self._greetings) > GREETINGS:
                 self._greetings.popitem(last=False)
         return {**found, "application_name": _printable(client.application_name)}
@@ -232,8 +243,6 @@ class Proxy:
 
     def _client_data(self, session: Session, data: bytes) -> None:
         self.switch.client_data(session, data)
-        if len(session.units) < 2 and (not session.units or session.units[0].link is not None):
-            return
         if session.id in self._clients and session.id not in self._held and session.queued > QUEUED_MOST:
             self._held[session.id] = session
             self._clients[session.id].hold(True)
@@ -253,8 +262,7 @@ class Proxy:
         self.switch.client_gone(session)
 
     async def _on_cancel(self, key: tuple[int, bytes]) -> None:
-        self.switch.cancel(key)
-        self._reactor.flush()
+        self._then(self.switch.cancel, key)
 
     # --- what the switch asks for (switch.Port) ---------------------------------------------------------------------
 
@@ -294,7 +302,7 @@ class Proxy:
     def cancel(self, link: Link, done: Callable[[], None]) -> None:
         """Ask the node to cancel what the link runs."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._cancel, link.node, link.key, done)
+        self._nursery.start_soon(self._cancel, link, done)
 
     async def _open(self, pool: Pool) -> None:
         login = self.users.on_nodes(pool.user)
@@ -302,21 +310,31 @@ class Proxy:
             opened = await open_link(pool.node, pool.database, login, self.config.pool.connect_timeout)
         except PeerError as error:
             log.warning("no link to %s for %s@%s: %s", pool.node.name, pool.user, pool.database, error.message)
-            self.switch.links.not_opened(pool, error, unreachable=isinstance(error, Unreachable))
+            self._then(self.switch.links.not_opened, pool, error, isinstance(error, Unreachable))
+        except Exception:  # a bug of ours must not end the nursery that everything lives in
+            log.exception("internal error while opening a link to %s", pool.node.name)
+            self._then(self.switch.links.not_opened, pool, PeerError("internal error", "XX000"), False)
         else:
-            link = Link(pool.node, opened.parameters, opened.key, from_parameters(opened.parameters))
-            endpoint = self._reactor.adopt(
-                opened.socket, partial(self._link_data, link), partial(self._link_lost, link)
-            )
-            self._links[link] = endpoint
-            self._owners[endpoint] = link
-            self.switch.links.opened(pool, link)
+            self._then(self._opened, pool, opened)
+
+    def _opened(self, pool: Pool, opened: Opened) -> None:
+        link = Link(pool.node, opened.parameters, opened.key, from_parameters(opened.parameters))
+        endpoint = self._reactor.adopt(opened.socket, partial(self._link_data, link), partial(self._link_lost, link))
+        self._links[link] = endpoint
+        self._owners[endpoint] = link
+        self.switch.links.opened(pool, link)
+
+    def _then(self, call: Callable[..., object], *arguments: object) -> None:
+        """Something has happened outside of the reactor: let the switch act on it."""
+        self._reactor.guarded(call, *arguments)
+        self._reactor.guarded(self._settle)
         self._reactor.flush()
 
-    async def _cancel(self, node: Node, key: tuple[int, bytes], done: Callable[[], None]) -> None:
-        await send_cancel(node, key, self.config.pool.connect_timeout)
-        done()
-        self._reactor.flush()
+    async def _cancel(self, link: Link, done: Callable[[], None]) -> None:
+        sure = await send_cancel(link.node, link.key, self.config.pool.connect_timeout)
+        if not sure:  # it may still hit whoever has the link then
+            self._then(self.switch.links.close, link, "a cancel request was not acknowledged")
+        self._then(done)
 
     def _link_data(self, link: Link, data: bytes) -> None:
         self.switch.link_data(link, data)
@@ -332,8 +350,8 @@ class Proxy:
     def _producer_of(self, endpoint: Endpoint) -> Endpoint | None:
         """Whose bytes fill this endpoint: a client's come from its session's link, a link's from its client."""
         owner = self._owners.get(endpoint)
-        if isinstance(owner, Session):
-            return self._links.get(owner.link) if owner.link is not None else None
+        if isinstance(owner, Session):  # without a link it fills its own, with what the proxy answers itself
+            return self._links.get(owner.link) if owner.link is not None else endpoint
         if isinstance(owner, Link) and owner.session is not None:
             return self._clients.get(owner.session.id)
         return None

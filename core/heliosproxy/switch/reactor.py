@@ -27,6 +27,8 @@ RECEIVED_MOST = 128 * 1024
 HIGH_WATER = 256 * 1024
 """Bytes waiting to be written to a socket, above which whoever produces them is not read."""
 LOW_WATER = 64 * 1024
+LINGER = 5.0
+"""Seconds for which a connection that is closed is kept so that what is due can be taken."""
 SPIN = 0.001
 """Seconds for which the poller itself waits before trio is given the wait."""
 BUSY = 0.002
@@ -72,9 +74,13 @@ class Endpoint:
         self.outgoing.append(data)
 
     def close(self) -> None:
-        """Write what is due, then close. `on_closed` is not called."""
-        self._closing = True
-        self._reactor.due.append(self)
+        """Write what is due, then close; what is not taken within `LINGER` is dropped. `on_closed` is not called."""
+        if not self._closing and not self.closed:
+            self._closing = True
+            self._let_go()
+            self._watch()
+            self._reactor.due.append(self)
+            self._reactor.closing[self] = monotonic()
 
     def hold(self, held: bool) -> None:
         """Stop reading, or go on."""
@@ -84,7 +90,7 @@ class Endpoint:
     def _watch(self) -> None:
         if self.closed:
             return
-        events = (0 if self._waiting else select.EPOLLIN) | (select.EPOLLOUT if self.pending else 0)
+        events = (0 if self._waiting or self._closing else select.EPOLLIN) | (select.EPOLLOUT if self.pending else 0)
         if events != self._events:
             self._events = events
             self._reactor.poller.modify(self.fd, events)
@@ -94,7 +100,10 @@ class Endpoint:
         if events & select.EPOLLOUT:
             self.flush()
         if events & ~select.EPOLLOUT and not self.closed:
-            self._read()
+            if self._closing:
+                self.discard()  # the peer is gone as well
+            else:
+                self._read()
 
     def _read(self) -> None:
         try:
@@ -149,12 +158,12 @@ class Endpoint:
 
     def _regulate(self) -> None:
         """Hold the producer while too much waits here."""
-        if self.producer is None:
+        if self.producer is None and not self._closing:
             if len(self.pending) > HIGH_WATER:
                 self.producer = self._reactor.producer_of(self)
                 if self.producer is not None:
                     self.producer.hold(True)
-        elif len(self.pending) < LOW_WATER:
+        elif self.producer is not None and len(self.pending) < LOW_WATER:
             self._let_go()
 
     def _let_go(self) -> None:
@@ -166,7 +175,7 @@ class Endpoint:
         closing = self._closing
         self.discard()
         if not closing:
-            self.on_closed(reason)
+            self._reactor.guarded(self.on_closed, reason)
 
     def discard(self) -> None:
         """Close at once."""
@@ -185,6 +194,8 @@ class Reactor:
         self.poller = select.epoll()
         self.due: list[Endpoint] = []
         """Endpoints with something to write at the end of this round."""
+        self.closing: dict[Endpoint, float] = {}
+        """Endpoints that close once what is due was taken, and since when."""
         self.rounds = 0
         self.events = 0
         self._endpoints: dict[int, Endpoint] = {}
@@ -204,6 +215,7 @@ class Reactor:
     def remove(self, endpoint: Endpoint) -> None:
         """Forget an endpoint that closes."""
         del self._endpoints[endpoint.fd]
+        self.closing.pop(endpoint, None)
         self.poller.unregister(endpoint.fd)
 
     def flush(self) -> None:
@@ -227,11 +239,12 @@ class Reactor:
                     endpoint = endpoints.get(fd)
                     if endpoint is not None:
                         self._serve(endpoint, event)
-                settle()
+                self.guarded(settle)
                 self.flush()
             if now - ticked >= every:
                 ticked = now
-                tick(now)
+                self.guarded(tick, now)
+                self._reap(now)
                 self.flush()
             if not events:
                 with trio.move_on_after(max(0.0, ticked + every - now)):
@@ -240,6 +253,20 @@ class Reactor:
             elif now - yielded > BUSY:
                 await trio.lowlevel.checkpoint()
                 yielded = now
+
+    def _reap(self, now: float) -> None:
+        """Drop what peers that read nothing keep open."""
+        for endpoint, since in list(self.closing.items()):
+            if now - since > LINGER:
+                endpoint.discard()
+
+    @staticmethod
+    def guarded(call: Callable[..., object], *arguments: object) -> None:
+        """Call it; a bug of ours in it is logged, and must not take the whole proxy with it."""
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("internal error")
 
     def _serve(self, endpoint: Endpoint, event: int) -> None:
         try:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from heliosproxy.switch.prepared import Prepared
 
 HEADER = struct.Struct(">xI").unpack_from
-QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL = b"QXSHEF"
+QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL, COPY_DATA = b"QXSHEFd"
 _EXTENDED = frozenset(b"PBDECHS")
 _COPY = frozenset(b"dcf")
 SENT_EARLY = 64 * 1024
@@ -79,6 +79,11 @@ class Session:
         """Bytes of units that wait."""
         return sum(unit.size for unit in self.units)
 
+    @property
+    def adopting(self) -> bool:
+        """Its link is being given its settings; the unit at the head goes after that."""
+        return self.link is not None and bool(self.link.units) and self.units[0].link is None
+
     def receive(self, data: bytes) -> None:
         """Cut the client's bytes into messages and those into units. Raises ProtocolError, after which it must end."""
         if self._missing:
@@ -114,23 +119,34 @@ class Session:
         elif tag in _EXTENDED:
             self._extended(tag, message)
         elif tag in _COPY:
-            if self.units:  # else the server has refused the COPY: what was on its way is dropped, as it does
-                self.units[-1].add(message)
+            self._copy(tag, message)
         elif tag == TERMINATE:
             self.closing = True
         else:
             raise ProtocolError(f"message type {chr(tag)!r} is not known")
+
+    def _copy(self, tag: int, message: bytes) -> None:
+        if not self.units:
+            return  # the server has refused the COPY: what was on its way is dropped, as it drops it
+        unit = self.units[-1]
+        unit.add(message)
+        if tag != COPY_DATA:
+            unit.in_copy = False
 
     def _simple(self, message: bytes) -> None:
         unit = self.units[-1] if self.units else None
         if unit is None or unit.complete:
             unit = Unit(self, simple=True)
             self.units.append(unit)
+        elif unit.failed:
+            return  # only a Sync counts after an error
         unit.add(message)
-        unit.complete = True  # in the middle of an extended unit it ends it, as a Sync would
+        unit.complete = True  # in the middle of an extended unit it ends it, unless that has failed: see `reopen`
 
     def _extended(self, tag: int, message: bytes) -> None:
         unit = self.units[-1] if self.units else None
+        if unit is not None and unit.in_copy and tag in (SYNC, FLUSH):
+            return
         if unit is None or unit.complete:
             if tag == FLUSH:
                 return  # nothing is due
@@ -142,6 +158,19 @@ class Session:
             return
         unit.held = unit.held or tag == FLUSH or unit.size > SENT_EARLY
         unit.executes = unit.executes or tag == EXECUTE
+
+    def reopen(self, unit: Unit) -> None:
+        """The server ignores what was taken for the unit's end; the next Sync is it.
+
+        That is a Sync before COPY data, or a Query after an error. What was taken for further units belongs to it.
+        """
+        unit.complete = False
+        while len(self.units) > 1 and not unit.complete:
+            following = self.units[1]
+            del self.units[1]
+            for message in following.messages:
+                unit.add(message)
+            unit.complete = following.complete and not following.simple
 
     def unpin(self) -> None:
         """Nothing of its own is left on its link."""

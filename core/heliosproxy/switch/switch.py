@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from time import monotonic, time
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, loss
 from heliosproxy.switch.extended import UNPARSABLE, Translator, resolve
-from heliosproxy.switch.flows import Decision, Flow
+from heliosproxy.switch.flows import Flow
+from heliosproxy.switch.ledger import Ledger
 from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
 from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
-from heliosproxy.switch.observers import Observers
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.prepared import StatementNames
-from heliosproxy.switch.session import FUNCTION_CALL, Session
-from heliosproxy.switch.unit import EXECUTED, Expect, Unit
+from heliosproxy.switch.session import EXECUTE, FUNCTION_CALL, Session
+from heliosproxy.switch.unit import EXECUTED, READY, Expect, Unit
 from heliosproxy.wire import builders
-from heliosproxy.wire.errors import PeerError, error_response, notice_response
+from heliosproxy.wire.errors import PeerError, error_response
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from heliosproxy.config.model import Config
 
 log = logging.getLogger("heliosproxy.switch")
+
+MOST_ATTEMPTS = 3
+"""Links that may die under a statement before it was sent to one."""
 
 
 
@@ -48,12 +51,9 @@ class Switch:
         self.cluster = cluster
         self.planner = planner
         self.port = port
-        self.observers = Observers(planner)
+        self.ledger = Ledger(planner)
         self.sessions: dict[int, Session] = {}
         self.links = Links(config.pool, cluster, port, self)
-        self.statements = 0
-        self.fallbacks = 0
-        """Statements that ran elsewhere than their verdict asked, since no node qualified."""
         self._keys: dict[tuple[int, bytes], Session] = {}
         self._homeless: dict[int, float] = {}
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
@@ -70,6 +70,8 @@ class Switch:
 
     def client_data(self, session: Session, data: bytes) -> None:
         """Bytes of a client."""
+        if session.id not in self.sessions:
+            return  # it was on its way when the connection was ended
         try:
             session.receive(data)
         except PeerError as error:
@@ -81,9 +83,14 @@ class Switch:
         """A client closed its connection without a word, or with one that is still in the queue."""
         if session.id not in self.sessions:
             return
-        if session.closing and session.units:
+        if session.closing and session.units and all(unit.runs_out for unit in session.units):
             return  # it said Terminate after these: they run, as with PostgreSQL
+        self._drop(session)
+
+    def _drop(self, session: Session) -> None:
+        """The session is over; nothing of it runs from here on."""
         self._forget(session)
+        session.units.clear()
         link = session.link
         if link is None:
             return
@@ -91,7 +98,8 @@ class Switch:
             self.port.cancel(link, lambda: None)
             self.links.close(link)
         else:
-            self._leave(session, link)
+            link.dirt = max(link.dirt, 2 if session.pin else 0)
+            self.links.release(session, link)
 
     def cancel(self, key: tuple[int, bytes]) -> bool:
         """A cancel request; whether its key was a session's."""
@@ -101,7 +109,7 @@ class Switch:
         link = session.link
         if session.pool is not None or session.id in self._homeless:
             self._give_up(session, "57014", "canceling statement due to user request")
-        elif link is not None and session.units and session.units[0].link is link:
+        elif link is not None and link.units and session.units:
             self.links.cancel(link)
         return True
 
@@ -109,11 +117,13 @@ class Switch:
         """Go on with what the client asked for, in its order."""
         while session.units:
             unit = session.units[0]
+            if session.closing and not unit.runs_out:
+                break  # nobody will ever end it
             if unit.link is not None:
-                if unit.messages and not unit.restartable:
+                if unit.messages and not unit.restartable and not unit.moving:
                     self._send(session, unit, unit.link)
                 return
-            if session.pool is not None or session.id in self._homeless:
+            if session.pool is not None or session.adopting or session.id in self._homeless:
                 return
             if not (unit.complete or unit.held):
                 return
@@ -129,20 +139,13 @@ class Switch:
 
     def _terminate(self, session: Session) -> None:
         if session.id in self.sessions:
-            self._forget(session)
-            if session.link is not None:
-                self._leave(session, session.link)
+            self._drop(session)
         self.port.close_client(session)
-
-    def _leave(self, session: Session, link: Link) -> None:
-        link.dirt = max(link.dirt, 2 if session.pin else 0)
-        self.links.release(session, link)
 
     def _end(self, session: Session, message: bytes) -> None:
         """Say why, and close."""
         self.port.to_client(session, message)
-        self.port.close_client(session)
-        self.client_gone(session)
+        self._terminate(session)
 
     def _forget(self, session: Session) -> None:
         self.sessions.pop(session.id, None)
@@ -179,10 +182,12 @@ class Switch:
         if message[0] == FUNCTION_CALL:
             unit.flow = self.planner.function_call
             return True
-        if message[-1]:
-            raise PeerError("a Query message's text does not end", "08P01")
+        if message.find(0, 5) != len(message) - 1:
+            raise PeerError("a Query message's text must end where the message does", "08P01")
         text = message[5:-1]
         unit.flow = self.planner.flow(session, text, self.planner.shape(session, text))
+        if local.deallocates(session, unit.flow):
+            return False
         return not unit.flow.answered or (unit.flow.answered == "reject" and session.status != IDLE)
 
     def _answer(self, session: Session, unit: Unit) -> bool:
@@ -203,7 +208,7 @@ class Switch:
             session.units.popleft()
             data += builders.ready_for_query(session.status)
         if unit.flow is not None and unit.flow.answered not in ("show", ""):
-            self._decided(session, unit.flow, "", "")
+            self.ledger.decided(session, unit.flow, "", "")
         self.port.to_client(session, data)
         return unit.complete
 
@@ -211,7 +216,8 @@ class Switch:
         """Find a node and a link for it."""
         node, database = self._node(session, unit, flows_of(unit))
         if node is None:
-            self._homeless.setdefault(session.id, monotonic())
+            unit.lost_on = None  # by the next tick it is known whether the node is there
+            self._homeless.setdefault(session.id, unit.started)
             return
         self._homeless.pop(session.id, None)
         pool = self.links.pool(node, database or session.client.database, session.client.user)
@@ -223,11 +229,11 @@ class Switch:
             return self.cluster.primary, None
         first = flows[0]
         if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
-            return planner.choose(first), first.verdict.database
+            return planner.choose(first, unit.lost_on), first.verdict.database
         # Several statements run where all of them may; what may still grow into a write runs on the primary.
         if unit.complete and all(flow.read_only for flow in flows):
             sets = [planner.candidates(flow).nodes for flow in flows]
-            common = [node for node in sets[0] if all(node in nodes for nodes in sets)]
+            common = [node for node in sets[0] if all(node in nodes for nodes in sets) and node is not unit.lost_on]
             if common:
                 return planner.balancer.choose(common, first.verdict.sticky), first.verdict.database
         return self.cluster.primary, first.verdict.database
@@ -245,21 +251,53 @@ class Switch:
         else:
             if not first:
                 resolve(unit, session, self.planner)
+                if self._must_move(unit, link):
+                    self._move(unit, link)
+                    return
             self._translator.translate(unit, session, link)
             if not unit.complete or not first:
+                unit.began = unit.began or any(step.tag == EXECUTE for step in unit.steps)
                 unit.let_go()
-        self._mark(session, unit, link)
+        self.ledger.mark(session, unit, link)
         link.send(unit)
         if first:
             link.node.in_flight += 1
-            self._note(session, unit, link)
-            lead += self._notices(session, unit)
+            lead += self.ledger.sent(session, unit, link)
         if unit.expected:
             lead += emit(unit.expected)
         self.port.to_link(link)
         if lead:
             unit.forwarded = True
             self.port.to_client(session, lead)
+
+    @staticmethod
+    def _must_move(unit: Unit, link: Link) -> bool:
+        """Whether a write came behind a read that was flushed, and so was sent, to a standby (R3)."""
+        if link.node.role == "primary":
+            return False
+        write = next((step for step in unit.steps if step.flow and not step.flow.read_only and step.asks_server), None)
+        if write is None or not unit.began:
+            return write is not None
+        text = f"a statement that may write cannot follow in a pipeline that began on {link.node.name}"
+        write.error = error_response("ERROR", "25006", text, hint="Send a Sync between them.")
+        return False
+
+    def _move(self, unit: Unit, link: Link) -> None:
+        """Leave this link, on which nothing was executed, for one to the primary."""
+        unit.parked, unit.steps = unit.steps, []
+        unit.moving = True
+        unit.body.append(builders.SYNC)
+        unit.expect(Expect(READY))
+        link.send(unit)
+        self.port.to_link(link)
+
+    def _moved(self, link: Link, session: Session, unit: Unit) -> None:
+        link.node.in_flight -= 1
+        unit.link, unit.expected, unit.moving = None, None, False
+        unit.steps, unit.parked = unit.parked, []
+        unit.to_primary = True
+        self.links.release(session, link)
+        self._route(session, unit)
 
     def _translate_simple(self, session: Session, unit: Unit) -> bytes:
         message, flow = unit.messages[0], unit.flow
@@ -275,64 +313,33 @@ class Switch:
         unit.body.append(message)
         return b""
 
-    def _mark(self, session: Session, unit: Unit, link: Link) -> None:
-        """What the unit may leave on the link (L1), and whether the session must keep it."""
-        for flow in flows_of(unit):
-            setting = flow.facts.setting
-            if setting is not None and setting.action != "show" and session.settings.follows(setting.name):
-                continue  # ParameterStatus tells its new value
-            link.dirt = max(link.dirt, flow.dirt)
-            if flow.facts.ddl:
-                self.planner.ddl_happened(session.client.database)  # told again when it has ended
-            pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
-            if pin and not session.pin:
-                session.pin = pin
-                session.salt = session.id
-                session.flow_class = -1
-
-    def _note(self, session: Session, unit: Unit, link: Link) -> None:
-        note = ""
-        if session.status != IDLE:
-            note = "in its transaction"
-        elif session.pin:
-            note = f"pinned: {session.pin}"
-        elif unit.flow is not None and unit.flow.qualified is not None:
-            note = unit.flow.qualified.relaxed
-        for flow in flows_of(unit):
-            self._decided(session, flow, link.node.name, note)
-
-    def _notices(self, session: Session, unit: Unit) -> bytes:
-        found = b"".join(local.notices(flow.verdict.notices) for flow in flows_of(unit))
-        qualified = unit.flow.qualified if unit.flow is not None else None
-        if qualified is not None and qualified.relaxed and session.status == IDLE and not session.pin:
-            self.fallbacks += 1
-            found += notice_response("WARNING", "01000", qualified.relaxed)
-        return found
-
-    def _decided(self, session: Session, flow: Flow, node: str, note: str) -> None:
-        flow.calls += 1
-        self.statements += 1
-        decision = Decision(time(), session.id, flow, node, note)
-        self.planner.decisions.append(decision)
-        if flow.answered != "show":
-            session.last = decision
-
     # --- what links tell (links.Sessions) -------------------------------------------------------------------------
 
     def start(self, session: Session, link: Link) -> None:
         """The link is the session's; its unit may go."""
+        if not session.units:
+            self.links.release(session, link)
+            return
+        unit = session.units[0]
+        if not unit.simple and len(unit.messages) > len(unit.steps):  # more of it came while it waited
+            resolve(unit, session, self.planner)
+            if self._must_move(unit, link):
+                unit.to_primary = True
+                self.links.release(session, link)
+                self._route(session, unit)
+                return
         if self._session_mode:
             session.pin = session.pin or "pool mode session"
-        self._send(session, session.units[0], link)
+        self._send(session, unit, link)
 
     def refused(self, session: Session, error: PeerError) -> None:
-        """The server lets nobody in for this session."""
+        """The server lets nobody in for this session, or refuses its settings."""
         self._fail(session, error.response())
         self.advance(session)
 
     def look_elsewhere(self, session: Session) -> None:
         """The node that it waited for is not there: at the next tick it is routed again."""
-        self._homeless.setdefault(session.id, monotonic())
+        self._homeless.setdefault(session.id, session.units[0].started)
 
     def waited_too_long(self, session: Session, pool: Pool) -> None:
         """No link became free in time."""
@@ -341,14 +348,13 @@ class Switch:
 
     def link_data(self, link: Link, data: bytes) -> None:
         """Bytes of a server."""
-        try:
-            answers = link.receive(data)
-        except PeerError as error:
-            log.error("%s sent what is not the protocol: %s", link.node.name, error.message)
-            self.links.close(link, error.message)
-            return
-        for answer in answers:
+        if link.closed:
+            return  # they were on their way
+        for answer in link.receive(data):
             self._answered(link, answer)
+        if link.broken is not None:
+            log.error("%s sent what is not the protocol: %s", link.node.name, link.broken.message)
+            self.links.close(link, link.broken.message)
 
     def _answered(self, link: Link, answer: Answer) -> None:
         unit = answer.unit
@@ -363,7 +369,9 @@ class Switch:
         if unit is None:
             return
         unit.forwarded = True
-        if answer.status:
+        if answer.status and unit.moving:
+            self._moved(link, session, unit)
+        elif answer.status:
             self._finished(link, session, unit, answer.status)
         elif unit.messages and not unit.restartable:
             self._send(session, unit, link)  # COPY data that came before the server asked for it
@@ -371,7 +379,7 @@ class Switch:
     def _refused_by_standby(self, link: Link, session: Session, unit: Unit) -> None:
         """Run it again on the primary; what a standby can never do is remembered (R2)."""
         link.node.in_flight -= 1
-        if unit.refused != RECOVERY_CONFLICT:
+        if unit.refused != RECOVERY_CONFLICT and not unit.names:  # it may have been a stale plan's 0A000
             for flow in flows_of(unit):
                 flow.only_on_primary(unit.refused)
         unit.restart()
@@ -383,40 +391,10 @@ class Switch:
         session.units.popleft()
         session.status = status
         link.node.in_flight -= 1
-        flow = unit.flow
-        if flow is not None:
-            seconds = monotonic() - unit.started
-            flow.seconds += seconds
-            if self.observers.active:
-                self.observers.ended(session, unit, flow, link.node.name, seconds)
-        if not unit.failed:
-            self._discarded(session, unit, link)
-        self._schema(session, unit)
+        self.ledger.ended(session, unit, link)
         if status == IDLE and not session.pin:
             self.links.release(session, link)
         self.advance(session)
-
-    def _discarded(self, session: Session, unit: Unit, link: Link) -> None:
-        """DEALLOCATE and DISCARD have taken prepared statements, or all of the session's state."""
-        for flow in flows_of(unit):
-            for facts in flow.facts.parts or (flow.facts,):
-                if facts.kind not in ("deallocate", "discard"):
-                    continue
-                link.prepared.clear()
-                link.unnamed = None
-                if facts.unpins:
-                    session.unpin()
-                    link.dirt = 2
-                if not facts.name:
-                    session.prepared.clear()
-
-    def _schema(self, session: Session, unit: Unit) -> None:
-        """DDL flushes what was proven, once it can be committed, whatever the outcome looked like (O2)."""
-        if any(flow.facts.ddl for flow in flows_of(unit)):
-            session.changed_schema = True
-        if session.changed_schema and session.status == IDLE:
-            session.changed_schema = False
-            self.planner.ddl_happened(session.client.database)
 
     def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:
         """The session's link died."""
@@ -428,6 +406,7 @@ class Switch:
             case loss.Repeat() if unit is not None:
                 unit.attempts += 1
                 unit.restart()
+                unit.lost_on = link.node
                 self.advance(session)
             case loss.Fail(error, transaction):
                 session.lost = transaction
@@ -437,11 +416,23 @@ class Switch:
             case _:
                 session.lost = session.status != IDLE
                 session.status = FAILED if session.lost else IDLE
+                self._lost_before_start(session, link, reason)
+
+    def _lost_before_start(self, session: Session, link: Link, reason: str) -> None:
+        """The link died between statements, or while it was given the session's settings."""
+        if not session.units:
+            return
+        unit = session.units[0]
+        unit.attempts += 1
+        if unit.attempts > MOST_ATTEMPTS:
+            self._fail(session, error_response("ERROR", "08006", f"no link to {link.node.name} lives: {reason}"))
+        self.advance(session)
 
     def _while_lost(self, session: Session, unit: Unit) -> bool:
         """A statement of a transaction whose link died."""
-        data, over = loss.answer_in_lost_transaction(unit)
-        unit.undo()
+        data, over, accepted = loss.answer_in_lost_transaction(unit)
+        if not accepted:
+            unit.undo()
         if over:
             session.lost = False
             session.status = IDLE
@@ -482,7 +473,7 @@ class Switch:
         for identity in list(self._homeless):
             self._look_again(self.sessions[identity], now)
         self.links.tick(now)
-        self.observers.flush()
+        self.ledger.observers.flush()
 
     def _look_again(self, session: Session, now: float) -> None:
         since = self._homeless.pop(session.id)

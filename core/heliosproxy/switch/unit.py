@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from heliosproxy.cluster.node import Node
     from heliosproxy.switch.extended import Step
     from heliosproxy.switch.flows import Flow
     from heliosproxy.switch.link import Link
@@ -51,6 +52,7 @@ class Unit:
 
     __slots__ = (
         "attempts",
+        "began",
         "body",
         "bytes",
         "complete",
@@ -62,11 +64,17 @@ class Unit:
         "flows",
         "forwarded",
         "held",
+        "in_copy",
         "link",
+        "lost_on",
         "messages",
         "mid_message",
+        "moving",
+        "names",
         "on_done",
+        "parked",
         "portals",
+        "problem",
         "refused",
         "restartable",
         "rows",
@@ -93,6 +101,16 @@ class Unit:
         """Whether its last message is there. Until then it may already have been sent, because of a Flush."""
         self.held = False
         """A Flush or sheer size asks for sending it before its Sync is there."""
+        self.in_copy = False
+        """The server waits for COPY data; it ignores Sync and Flush until that has ended."""
+        self.moving = False
+        """It was sent in part, and goes on on another link once this one is out of it."""
+        self.parked: list[Step] = []
+        """What is to be sent once it has moved."""
+        self.began = False
+        """An Execute of it was sent, so that its implicit transaction cannot be left."""
+        self.names: list[bytes] = []
+        """The links' names of the statements that it uses."""
         self.executes = False
         """Whether it holds an Execute, so that sending it in part starts an implicit transaction."""
         self.portals: dict[bytes, Flow] | None = None
@@ -116,10 +134,14 @@ class Unit:
         """Whether the server answered with an error; it then skips everything up to the Sync."""
         self.refused = ""
         """The SQLSTATE with which a standby refused what the primary can do; the unit will run again there (R2)."""
+        self.lost_on: Node | None = None
+        """The node whose link died under it: its other links may be as dead, and not be known to be."""
         self.to_primary = False
         """It is run again because a standby refused it."""
         self.ended = False
         self.sqlstate = ""
+        self.problem = ""
+        """Internal units: the server's words for what went wrong."""
         self.rows = 0
         self.bytes = 0
         self.started = 0.0
@@ -137,6 +159,17 @@ class Unit:
             self.expected = deque()
         self.expected.append(expect)
 
+    @property
+    def ends_with_sync(self) -> bool:
+        """Whether its last message is a Sync, which a server never skips."""
+        last = self.messages[-1] if self.messages else b"S"
+        return last[0] == ord("S")
+
+    @property
+    def runs_out(self) -> bool:
+        """Whether it ends without another word of its client."""
+        return self.complete and not self.in_copy
+
     def let_go(self) -> None:
         """Forget what was sent: it cannot run again, because its end is not known, or its data is gone."""
         if self.restartable:
@@ -150,8 +183,10 @@ class Unit:
     def restart(self) -> None:
         """Make it as it was before it was sent, for another link."""
         self.undo()
+        self._undo_steps()
         self.link = None
         self.portals = None
+        self.names.clear()
         self.flow = None
         self.flows.clear()
         self.steps.clear()
@@ -163,14 +198,21 @@ class Unit:
         self.rows = self.bytes = 0
 
     def undo(self) -> bytes:
-        """Take back what the replies up to ReadyForQuery would have made true.
+        """Take back what the replies up to ReadyForQuery would have made true, the last one first.
 
         Returns the ErrorResponse that is to stand for the server's, or nothing.
         """
-        error = b""
+        if self.link is None and self.expected is None:
+            self._undo_steps()
+        undone: list[Expect] = []
         while self.expected and self.expected[0].ends is not READY:
-            expect = self.expected.popleft()
-            error = error or expect.error
+            undone.append(self.expected.popleft())
+        for expect in reversed(undone):
             if expect.undo:
                 expect.undo()
-        return error
+        return next((expect.error for expect in undone if expect.error), b"")
+
+    def _undo_steps(self) -> None:
+        for step in reversed(self.steps):
+            if step.undo:
+                step.undo()

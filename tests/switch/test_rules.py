@@ -124,3 +124,54 @@ async def test_H1_bytes_behind_the_last_message_of_the_login_too() -> None:
         await theirs.send_all(password + query + query[:7])
         assert await talk.message() == (ord("p"), b"abcde")
     assert talk.rest() == query + query[:7]
+
+
+def _begun(play: Stage, who: Speaker) -> None:
+    who.asks("begin")
+    play.server().answers(builders.command_complete("BEGIN") + IN_TRANSACTION)
+
+
+def _ended(play: Stage, who: Speaker, command: str) -> None:
+    who.asks(command)
+    play.server().answers(builders.command_complete(command.upper()) + IDLE)
+
+
+@pytest.mark.parametrize(("end", "left"), [("commit", {"route": "async"}), ("rollback", {"route": "any"})])
+def test_L8_a_rollback_takes_back_the_proxys_own_settings_too(
+    stage: Make, end: str, left: dict[str, str]
+) -> None:
+    play = stage()
+    alice = play.client()
+    alice.asks("set helios.route = 'any'")
+    _begun(play, alice)
+    alice.asks("set helios.route = 'async'")
+    assert alice.session.hints == {"route": "async"}
+    _ended(play, alice, end)
+    assert alice.session.hints == left
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback"])
+def test_L8_set_local_ends_with_the_transaction(stage: Make, end: str) -> None:
+    play = stage()
+    alice = play.client()
+    _begun(play, alice)
+    alice.asks("set local helios.route = 'async'")
+    assert alice.session.hints == {"route": "async"}
+    _ended(play, alice, end)
+    assert alice.session.hints == {}
+
+
+def test_L8_set_local_outside_a_transaction_has_no_effect(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.asks("set local helios.route = 'async'")
+    assert alice.session.hints == {}
+
+
+@pytest.mark.parametrize("command", ["reset all", "discard all"])
+def test_the_proxys_own_settings_are_reset_with_all_others(stage: Make, command: str) -> None:
+    play = stage()
+    alice = play.client()
+    alice.asks("set helios.route = 'async'")
+    _ended(play, alice, command)
+    assert alice.session.hints == {}

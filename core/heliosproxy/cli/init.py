@@ -54,6 +54,9 @@ database = {database}
 
 [plugins]
 enabled = ["hints"]
+
+[routing]
+default_read_target = {reads}
 """
 
 
@@ -154,7 +157,15 @@ def compose(found: Found, server: ServerUrl) -> str:
         user=_quoted(server.user),
         database=_quoted(server.database),
         variable=PASSWORD_VARIABLE,
+        reads=_reads(found),
     )
+
+
+def _reads(found: Found) -> str:
+    """Where reads go that have no hint: to standbys, where there is one that can be reached."""
+    standbys = any(member.mode != "primary" and member.address is not None for member in found.members)
+    return '"standby"' if standbys else '"primary"  # "standby", once there is one'
+
 
 
 def _node(member: Member) -> str:

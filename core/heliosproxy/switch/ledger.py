@@ -85,6 +85,9 @@ class Ledger:
         for flow in flows_of(unit):
             if flow.facts.ddl:
                 session.changed_schema = True
+            setting = flow.facts.setting
+            if not unit.failed and setting is not None and setting.action == "reset-all":
+                session.forget_hints()
             if not unit.failed and flow.facts.kind in _DISCARDING:
                 _discarded(session, link, flow)
         if session.changed_schema and session.status == IDLE:  # whatever the outcome looked like (O2)
@@ -105,5 +108,6 @@ def _discarded(session: Session, link: Link, flow: Flow) -> None:
             link.forget_statements()
         if facts.unpins:
             session.unpin()
+            session.forget_hints()
             link.settings = Settings(link.settings.reported)
             link.dirt = 2

@@ -57,11 +57,7 @@ def execution(session: Session, flow: Flow) -> bytes:
     key = setting.name.partition(".")[2]
     if flow.answered == "show":
         return builders.data_row_text([shown(session, key)]) + builders.command_complete("SHOW")
-    if setting.value is None:
-        session.hints.pop(key, None)
-    else:
-        session.hints[key] = setting.value
-    session.flow_class = -1
+    session.set_hint(key, setting.value, local=setting.is_local)
     return builders.command_complete("RESET" if flow.answered == "reset" else "SET")
 
 

@@ -87,6 +87,11 @@ def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool, bool]:
     return replies, any(step.tag == ord("E") for step in unit.steps), True
 
 
+def rolls_back(session: Session, unit: Unit) -> bool:
+    """Whether the transaction that ended with this unit was rolled back; `session.status` is from before it."""
+    return session.status == FAILED or any(flow.facts.kind == "rollback" for flow in flows_of(unit))
+
+
 def aborted() -> bytes:
     """PostgreSQL's error for statements in an aborted transaction."""
     text = "current transaction is aborted, commands ignored until end of transaction block"

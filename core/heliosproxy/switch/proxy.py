@@ -47,6 +47,8 @@ TICK = 0.1
 BACKLOG = 1024
 QUEUED_MOST = 256 * 1024
 """Bytes of a client's statements in the queue, above which it is not read."""
+UNITS_MOST = 1000
+"""Statements in the queue, likewise."""
 GREETINGS = 1000
 """Different combinations of database, user and start-up settings whose greeting is remembered."""
 CATALOGUE_WAIT = 2.0
@@ -84,6 +86,7 @@ class Proxy:
         self._owners: dict[Endpoint, Session | Link] = {}
         self._greetings: OrderedDict[tuple[object, ...], dict[str, str]] = OrderedDict()
         self._asking: dict[tuple[object, ...], trio.Event] = {}
+        self._waited: set[str] = set()
         self._ids = count(1)
         self._nursery: trio.Nursery | None = None
         self._started = monotonic()
@@ -237,20 +240,23 @@ class Proxy:
             await trio.sleep(TICK)
 
     async def _catalogue(self, database: str) -> None:
+        if database in self._waited:
+            return  # once: where the catalogue cannot be read, not every login is to be slow
+        self._waited.add(database)
         with trio.move_on_after(CATALOGUE_WAIT):
             while self.cluster.catalogue(database) is None and self.cluster.primary is not None:
                 await trio.sleep(TICK / 5)
 
     def _client_data(self, session: Session, data: bytes) -> None:
         self.switch.client_data(session, data)
-        if session.id in self._clients and session.id not in self._held and session.queued > QUEUED_MOST:
+        if session.id in self._clients and session.id not in self._held and _is_flooding(session):
             self._held[session.id] = session
             self._clients[session.id].hold(True)
 
     def _settle(self) -> None:
         """After each round: read those again whose queue has become short."""
         for identity, session in list(self._held.items()):
-            if session.queued < LOW_WATER or session.closing:
+            if session.closing or (len(session.units) < UNITS_MOST / 2 and session.queued < LOW_WATER):
                 del self._held[identity]
                 if (endpoint := self._clients.get(identity)) is not None:
                     endpoint.hold(False)
@@ -355,6 +361,10 @@ class Proxy:
         if isinstance(owner, Link) and owner.session is not None:
             return self._clients.get(owner.session.id)
         return None
+
+
+def _is_flooding(session: Session) -> bool:
+    return len(session.units) > UNITS_MOST or session.queued > QUEUED_MOST
 
 
 async def _say(stream: trio.SocketStream, data: bytes) -> None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 HEADER = struct.Struct(">xI").unpack_from
 QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL, COPY_DATA = b"QXSHEFd"
 _EXTENDED = frozenset(b"PBDECHS")
+IDLE = ord("I")
 _COPY = frozenset(b"dcf")
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
@@ -42,6 +43,10 @@ class Session:
     settings: Settings
     hints: dict[str, str] = field(default_factory=dict)
     """`helios.*` settings, without the prefix."""
+    hints_before: dict[str, str] | None = None
+    """What `hints` goes back to if the transaction is rolled back; None while it has changed none (L8)."""
+    local_hints: dict[str, str | None] = field(default_factory=dict)
+    """What SET LOCAL has changed, and what it was before: it ends with the transaction."""
     max_message: int = 1 << 28
     prepared: dict[bytes, Prepared] = field(default_factory=dict)
     """By the client's name; the unnamed one under b""."""
@@ -158,6 +163,41 @@ class Session:
             return
         unit.held = unit.held or tag == FLUSH or unit.size > SENT_EARLY
         unit.executes = unit.executes or tag == EXECUTE
+
+    def set_hint(self, key: str, value: str | None, *, local: bool) -> None:
+        """SET, SET LOCAL or RESET (None) of a `helios.*` setting; outside a transaction SET LOCAL has no effect."""
+        if self.status != IDLE and self.hints_before is None:
+            self.hints_before = dict(self.hints)
+        if local:
+            if self.status == IDLE:
+                return
+            self.local_hints.setdefault(key, self.hints.get(key))
+        else:
+            self.local_hints.pop(key, None)
+        self._put_hint(key, value)
+
+    def transaction_ended(self, *, rolled_back: bool) -> None:
+        """Settings go back as PostgreSQL's own do (L8); a rollback to a savepoint is not followed."""
+        if rolled_back and self.hints_before is not None:
+            self.hints = self.hints_before
+        else:
+            for key, value in self.local_hints.items():
+                self._put_hint(key, value)
+        self.hints_before = None
+        self.local_hints.clear()
+        self.flow_class = -1
+
+    def forget_hints(self) -> None:
+        """RESET ALL and DISCARD ALL reset the proxy's own settings as well."""
+        for key in list(self.hints):
+            self.set_hint(key, None, local=False)
+
+    def _put_hint(self, key: str, value: str | None) -> None:
+        if value is None:
+            self.hints.pop(key, None)
+        else:
+            self.hints[key] = value
+        self.flow_class = -1
 
     def reopen(self, unit: Unit) -> None:
         """The server ignores what was taken for the unit's end; the next Sync is it.

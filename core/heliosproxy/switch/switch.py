@@ -389,6 +389,8 @@ class Switch:
 
     def _finished(self, link: Link, session: Session, unit: Unit, status: int) -> None:
         session.units.popleft()
+        if status == IDLE and session.hints_before is not None:
+            session.transaction_ended(rolled_back=loss.rolls_back(session, unit))
         session.status = status
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
@@ -436,6 +438,7 @@ class Switch:
         if over:
             session.lost = False
             session.status = IDLE
+            session.transaction_ended(rolled_back=True)
         if unit.complete:
             session.units.popleft()
             data += builders.ready_for_query(session.status)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import TypeVar
 
 import jsonschema
-
 from helios_sdk import (
     Directive,
     Hint,
@@ -20,6 +19,7 @@ from helios_sdk import (
     Statement,
 )
 from helios_sdk.testing import load
+
 from plugins.hints.plugin import Hints
 from plugins.hints.schema import SCHEMA
 

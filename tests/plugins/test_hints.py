@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import hypothesis
 import pytest
-from hypothesis import strategies as st
-
 from helios_sdk import (
     ANY,
     LOCAL,
@@ -26,7 +24,6 @@ from helios_sdk import (
     Timeout,
     WaitReplay,
 )
-from heliosproxy.flow.merge import merge
 from hints_support import (
     ASYNC,
     BRANCHES,
@@ -45,6 +42,9 @@ from hints_support import (
     strict,
     write,
 )
+from hypothesis import strategies as st
+
+from heliosproxy.flow.merge import merge
 from plugins.hints.durations import milliseconds
 from plugins.hints.spelling import one_edit
 

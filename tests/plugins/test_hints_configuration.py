@@ -9,8 +9,6 @@ from pathlib import Path
 import hypothesis
 import jsonschema
 import pytest
-from hypothesis import strategies as st
-
 from helios_sdk import (
     ANY,
     PRIMARY,
@@ -41,6 +39,8 @@ from hints_support import (
     strict,
     write,
 )
+from hypothesis import strategies as st
+
 from plugins.hints.plugin import MEMO_ENTRIES, Hints
 from plugins.hints.schema import SCHEMA
 from plugins.hints.spelling import LONGEST_SHOWN

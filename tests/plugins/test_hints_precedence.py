@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from helios_sdk import (
     ANY,
     PRIMARY,

@@ -183,7 +183,9 @@ class Proxy:
         identity = next(self._ids)
         key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
         settings = from_parameters(parameters, admitted.settings)
-        session = Session(identity, key, client, settings, admitted.hints, self.config.proxy.max_message)
+        session = Session(
+            identity, key, client, settings, admitted.hints, max_message=self.config.proxy.max_message
+        )
         await talk.send(notices(verdict.notices) + greeting(parameters, key))
         self._logins += 1
         connection = socket.socket(fileno=talk.stream.socket.detach())

@@ -168,6 +168,7 @@ class Plugin:
                 check_answer(answer)
         except GuestError as error:
             counter.faults += 1
+            self._log.write("warning", f"{hook} failed: {error} {error.traceback}".rstrip())
             if "MemoryError" in str(error):
                 self._next_look = self._age
             raise PluginFault(self.name, hook, str(error), error.traceback) from None
@@ -187,8 +188,10 @@ class Plugin:
         """The instance cannot be used again."""
         self._discard()
         reason = self._explain(message)
+        self._log.write("warning", f"{hook} failed: {reason}")
         if self._backoff.fault():
             self.disable(f"{self._runtime.limits.max_faults + 1} faults within a minute, the last in {hook}: {reason}")
+            self._log.write("warning", f"disabled: {self.reason}")
         trace = message if "wasm backtrace" in message else ""
         raise PluginFault(self.name, hook, reason, trace)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from helios_sdk.contract import Client
@@ -43,6 +43,7 @@ class Session:
     settings: Settings
     hints: dict[str, str] = field(default_factory=dict)
     """`helios.*` settings, without the prefix."""
+    _: KW_ONLY
     hints_before: dict[str, str] | None = None
     """What `hints` goes back to if the transaction is rolled back; None while it has changed none (L8)."""
     local_hints: dict[str, str | None] = field(default_factory=dict)

@@ -39,7 +39,7 @@ class Ledger:
             if setting is not None and setting.action != "show" and session.settings.follows(setting.name):
                 continue  # ParameterStatus tells its new value
             link.dirt = max(link.dirt, flow.dirt)
-            if flow.facts.ddl:
+            if flow.facts.ddl and flow.facts.kind != "unknown":
                 self._planner.ddl_happened(session.client.database)  # told again when it has ended
             pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
             if pin and not session.pin:
@@ -83,7 +83,7 @@ class Ledger:
             if self.observers.active:
                 self.observers.ended(session, unit, unit.flow, link.node.name, seconds)
         for flow in flows_of(unit):
-            if flow.facts.ddl:
+            if flow.facts.ddl and not unit.unparsed:
                 session.changed_schema = True
             setting = flow.facts.setting
             if not unit.failed and setting is not None and setting.action == "reset-all":

@@ -277,6 +277,7 @@ class Link:
         unit.failed = True
         unit.in_copy = False
         unit.sqlstate = fields.get("C", "XX000")
+        unit.unparsed = fields.get("R") == "scanner_yyerror" and not fields.keys() & {"W", "q"}
         if unit.sqlstate in _STALE:
             self._condemn(unit)
         if unit.session is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from random import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
@@ -77,6 +78,7 @@ class Links:
         self._cluster = cluster
         self._port = port
         self._sessions = sessions
+        self._random = SystemRandom()
 
     def pool(self, node: Node, database: str, user: str) -> Pool:
         """The pool of a node for a database and a user."""
@@ -166,6 +168,8 @@ class Links:
         if everything:
             link.forget_statements()
             link.settings = Settings(link.settings.reported)
+            # What DISCARD ALL leaves: with a known seed, random() would give the next client known values.
+            link.run(f"SELECT pg_catalog.setseed({self._random.uniform(-1, 1):.17f})")
         link.dirt = 0
         link.cleaning = True
         link.run("DISCARD ALL" if everything else "DISCARD SEQUENCES", lambda done: self._cleaned(link, done))

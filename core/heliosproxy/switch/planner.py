@@ -373,8 +373,12 @@ def _begins_reading(facts: Facts) -> bool:
 
 
 def _skipped(plugin: Plugin, spec: HookSpec, statement: Statement) -> str:
-    """Why the hook need not be called; empty if it must."""
-    if plugin.state != "enabled":
+    """Why the hook need not be called; empty if it must.
+
+    One that fails closed is called although its plugin is disabled, and fails: whoever can make a guard fail often
+    enough must not be rid of it (P4).
+    """
+    if plugin.state != "enabled" and spec.on_failure == "open":
         return f"disabled: {plugin.reason}"
     if spec.only_with and not any(_present(fact, statement) for fact in spec.only_with):
         return f"nothing of {', '.join(spec.only_with)} in the statement"

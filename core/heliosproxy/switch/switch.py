@@ -225,9 +225,11 @@ class Switch:
 
     def _node(self, session: Session, unit: Unit, flows: Sequence[Flow]) -> tuple[Node | None, str | None]:
         planner = self.planner
-        if not flows or unit.to_primary or (self._session_mode and not session.hints):
+        if not flows:
             return self.cluster.primary, None
         first = flows[0]
+        if unit.to_primary or (self._session_mode and not session.hints):
+            return self.cluster.primary, first.verdict.database
         if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
             return planner.choose(first, unit.lost_on), first.verdict.database
         # Several statements run where all of them may; what may still grow into a write runs on the primary.

@@ -85,6 +85,7 @@ class Unit:
         "started",
         "steps",
         "to_primary",
+        "unparsed",
 
     )
 
@@ -140,6 +141,8 @@ class Unit:
         """It is run again because a standby refused it."""
         self.ended = False
         self.sqlstate = ""
+        self.unparsed = False
+        """The server's parser refused the text as a whole, so nothing of it ran."""
         self.problem = ""
         """Internal units: the server's words for what went wrong."""
         self.rows = 0

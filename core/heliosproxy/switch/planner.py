@@ -120,10 +120,11 @@ class Planner:
 
     def shape(self, session: Session, text: bytes) -> bytes | None:
         """The statement's shape; None where this session's text must not be read that way (S3)."""
-        settings = session.settings
-        if settings.value("standard_conforming_strings") == "off":
-            return None
-        return shape(text) if maskable_encoding(settings.value("client_encoding")) else None
+        if session.maskable is None:
+            settings = session.settings
+            plain_strings = settings.value("standard_conforming_strings") != "off"
+            session.maskable = plain_strings and maskable_encoding(settings.value("client_encoding"))
+        return shape(text) if session.maskable else None
 
     def flow(
         self,

@@ -366,7 +366,10 @@ class Proxy:
 
 
 def _is_flooding(session: Session) -> bool:
-    return len(session.units) > UNITS_MOST or session.queued > QUEUED_MOST
+    units = session.units
+    if len(units) < 2:
+        return bool(units) and units[0].size > QUEUED_MOST
+    return len(units) > UNITS_MOST or session.queued > QUEUED_MOST
 
 
 async def _say(stream: trio.SocketStream, data: bytes) -> None:

@@ -70,6 +70,8 @@ class Session:
     """The client said Terminate, or is gone."""
     flow_class: int = -1
     """The number of its session class; -1: to be found anew."""
+    maskable: bool | None = None
+    """Whether its texts may be read as PostgreSQL's lexer reads them by default (S3); None: to be found anew."""
     last: Decision | None = None
     """What was decided for its previous statement."""
     node_name: str = ""
@@ -222,6 +224,7 @@ class Session:
     def report(self, name: str, value: str) -> None:
         """The server reported a setting's new value, which the client now sees."""
         self.settings = self.settings.with_reported(name, value)
+        self.maskable = None
         if name == "application_name":
             self.client = replace(self.client, application_name=value)
         self.flow_class = -1

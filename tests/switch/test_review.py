@@ -710,3 +710,33 @@ async def test_an_unexpected_exception_while_a_link_is_handed_over_does_not_end_
     pool = rig.proxy.switch.links.pool(rig.proxy.cluster.nodes[0], "db", "alice")
     with trio.fail_after(5):
         await rig.proxy._open(pool)
+
+
+def test_a_write_in_a_transaction_on_a_standby_stays_in_it(stage: Make) -> None:
+    """BEGIN READ ONLY has gone to a standby: the server refuses the write; the transaction must not move."""
+    play = stage(reads_on_standbys=True)
+    alice = play.client()
+    alice.asks("select 1")
+    play.server().answers(BEGUN)  # as if it had been BEGIN READ ONLY
+    assert play.server().link.node.role == "standby"
+    play.server().takes()
+    alice.says(builders.parse(b"r", b"select 1"), builders.FLUSH)
+    alice.says(builders.parse(b"w", b"insert into t values (1)"), run(b"w"), builders.SYNC)
+    assert tags(play.server().takes()) == "PHPBES"
+
+
+def test_L2_a_read_with_a_notice_of_ours_runs_again(stage: Make) -> None:
+    """What the proxy says ahead of the answer waits for the answer."""
+    play = stage()
+    alice = play.client()
+    alice.says(builders.parse(b"a", b"select 1"), builders.SYNC)
+    play.server().answers(PARSED + IDLE)
+    alice.says(builders.close_statement(b"a"), builders.SYNC)
+    alice.hears()
+    alice.says(builders.parse(b"a", b"select 1"), run(b"a"), builders.SYNC)  # this ParseComplete is the proxy's own
+    assert alice.hears() == b""
+    play.server().dies()
+    play.switch.tick(monotonic())
+    assert tags(play.server(1).takes()) == "PBES"
+    play.server(1).answers(PARSED + BOUND + ROW + IDLE)
+    assert alice.hears() == PARSED + BOUND + ROW + IDLE

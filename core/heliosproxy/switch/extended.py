@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local
 from heliosproxy.switch.prepared import Prepared, StatementNames
+from heliosproxy.switch.simple import UNPARSABLE
 from heliosproxy.switch.unit import (
     BIND_COMPLETE,
     CLOSE_COMPLETE,
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     from heliosproxy.switch.session import Session
 
 PARSE, BIND, DESCRIBE, EXECUTE, CLOSE, FLUSH, SYNC, QUERY, FUNCTION_CALL = b"PBDECHSQF"
-UNPARSABLE = b"!"
-"""A text that PostgreSQL always refuses: it takes the server's transaction to where an error takes it."""
 
 
 @dataclass(slots=True)

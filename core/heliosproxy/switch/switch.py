@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from heliosproxy.switch import local, loss
-from heliosproxy.switch.extended import UNPARSABLE, Translator, resolve
+from heliosproxy.switch import local, loss, simple
+from heliosproxy.switch.extended import Translator, resolve
 from heliosproxy.switch.flows import Flow
 from heliosproxy.switch.ledger import Ledger
 from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
@@ -26,8 +26,8 @@ from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
 from heliosproxy.switch.prepared import StatementNames
-from heliosproxy.switch.session import EXECUTE, FUNCTION_CALL, Session
-from heliosproxy.switch.unit import EXECUTED, READY, Expect, Unit
+from heliosproxy.switch.session import EXECUTE, Session
+from heliosproxy.switch.unit import READY, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, error_response
 
@@ -40,7 +40,6 @@ log = logging.getLogger("heliosproxy.switch")
 
 MOST_ATTEMPTS = 3
 """Links that may die under a statement before it was sent to one."""
-
 
 
 class Switch:
@@ -161,7 +160,7 @@ class Switch:
         """Start the unit at the head; whether it is answered already."""
         unit.started = unit.started or monotonic()
         if unit.simple:
-            needs_server = self._plan_simple(session, unit)
+            needs_server = simple.plan(unit, session, self.planner)
         else:
             resolve(unit, session, self.planner)
             unit.flow = unit.flows[0] if unit.flows else None
@@ -176,19 +175,6 @@ class Switch:
         else:
             self._route(session, unit)
         return False
-
-    def _plan_simple(self, session: Session, unit: Unit) -> bool:
-        message = unit.messages[0]
-        if message[0] == FUNCTION_CALL:
-            unit.flow = self.planner.function_call
-            return True
-        if message.find(0, 5) != len(message) - 1:
-            raise PeerError("a Query message's text must end where the message does", "08P01")
-        text = message[5:-1]
-        unit.flow = self.planner.flow(session, text, self.planner.shape(session, text))
-        if local.deallocates(session, unit.flow):
-            return False
-        return not unit.flow.answered or (unit.flow.answered == "reject" and session.status != IDLE)
 
     def _answer(self, session: Session, unit: Unit) -> bool:
         """A unit that no server need see."""
@@ -245,15 +231,11 @@ class Switch:
         lead = b""
         first = unit.link is None
         if unit.simple:
-            if first:
-                lead = self._translate_simple(session, unit)
-            else:
-                unit.body += unit.messages  # COPY data
-                unit.let_go()
+            simple.translate(unit, self.planner)
         else:
             if not first:
                 resolve(unit, session, self.planner)
-                if self._must_move(unit, link):
+                if self._must_move(session, unit, link):
                     self._move(unit, link)
                     return
             self._translator.translate(unit, session, link)
@@ -268,14 +250,16 @@ class Switch:
         if unit.expected:
             lead += emit(unit.expected)
         self.port.to_link(link)
-        if lead:
+        if unit.complete and first:
+            unit.lead = lead  # goes out with the answer, so that until then the unit may run again (L2)
+        elif lead:
             unit.forwarded = True
             self.port.to_client(session, lead)
 
     @staticmethod
-    def _must_move(unit: Unit, link: Link) -> bool:
+    def _must_move(session: Session, unit: Unit, link: Link) -> bool:
         """Whether a write came behind a read that was flushed, and so was sent, to a standby (R3)."""
-        if link.node.role == "primary":
+        if link.node.role == "primary" or session.status != IDLE or session.pin:
             return False
         write = next((step for step in unit.steps if step.flow and not step.flow.read_only and step.asks_server), None)
         if write is None or not unit.began:
@@ -301,20 +285,6 @@ class Switch:
         self.links.release(session, link)
         self._route(session, unit)
 
-    def _translate_simple(self, session: Session, unit: Unit) -> bytes:
-        message, flow = unit.messages[0], unit.flow
-        assert flow is not None
-        if flow.verdict.reject is not None:
-            unit.body.append(builders.query(UNPARSABLE))
-            unit.expect(Expect(EXECUTED, error=local.refusal(flow.verdict.reject)))
-            return b""
-        if message[0] != FUNCTION_CALL:
-            text = message[5:-1]
-            sent = self.planner.sent_text(flow, text)
-            message = message if sent is text else builders.query(sent)
-        unit.body.append(message)
-        return b""
-
     # --- what links tell (links.Sessions) -------------------------------------------------------------------------
 
     def start(self, session: Session, link: Link) -> None:
@@ -325,7 +295,7 @@ class Switch:
         unit = session.units[0]
         if not unit.simple and len(unit.messages) > len(unit.steps):  # more of it came while it waited
             resolve(unit, session, self.planner)
-            if self._must_move(unit, link):
+            if self._must_move(session, unit, link):
                 unit.to_primary = True
                 self.links.release(session, link)
                 self._route(session, unit)
@@ -367,9 +337,13 @@ class Switch:
             if answer.status:
                 self._refused_by_standby(link, session, unit)
             return
-        self.port.to_client(session, answer.data)
         if unit is None:
+            self.port.to_client(session, answer.data)
             return
+        data = answer.data
+        if unit.lead:
+            data, unit.lead = unit.lead + data, b""
+        self.port.to_client(session, data)
         unit.forwarded = True
         if answer.status and unit.moving:
             self._moved(link, session, unit)

@@ -65,6 +65,7 @@ class Unit:
         "forwarded",
         "held",
         "in_copy",
+        "lead",
         "link",
         "lost_on",
         "messages",
@@ -102,6 +103,8 @@ class Unit:
         """Whether its last message is there. Until then it may already have been sent, because of a Flush."""
         self.held = False
         """A Flush or sheer size asks for sending it before its Sync is there."""
+        self.lead = b""
+        """What the proxy says ahead of the server's first byte."""
         self.in_copy = False
         """The server waits for COPY data; it ignores Sync and Flush until that has ended."""
         self.moving = False
@@ -196,6 +199,7 @@ class Unit:
         self.body.clear()
         self.expected = None
         self.failed = False
+        self.lead = b""
         self.refused = ""
         self.sqlstate = ""
         self.rows = self.bytes = 0

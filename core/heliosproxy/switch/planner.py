@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("heliosproxy.flows")
 
+Hooked: TypeAlias = "tuple[Plugin, HookSpec]"
 Parameters: TypeAlias = tuple[str | None, ...]
 MAX_CLASSES = 100_000
 """Session classes that have numbers; beyond them all are found anew."""
@@ -100,8 +101,7 @@ class Planner:
         self.plugins = tuple(plugins)
         specs = [(plugin, spec) for plugin in plugins for spec in plugin.hooks.values()]
         self._reads = frozenset(fact for _, spec in specs for fact in spec.reads)
-        self._on_parse = [(plugin, spec) for plugin, spec in specs if spec.hook == "on-parse"]
-        self._on_route = [(plugin, spec) for plugin, spec in specs if spec.hook == "on-route"]
+        self._deciders = [one for hook in ("on-parse", "on-route") for one in specs if one[1].hook == hook]
         self.observers = [(plugin, spec) for plugin, spec in specs if spec.hook == "on-result"]
         self.tickers = [(plugin, spec) for plugin, spec in specs if spec.hook == "on-tick"]
         self.greeters = [(plugin, spec) for plugin, spec in specs if spec.hook == "on-connect"]
@@ -232,18 +232,7 @@ class Planner:
 
     def greet(self, client: Client) -> Verdict:
         """What the plugins say of a client that has logged in."""
-        merge = Merge()
-        statement = Statement("empty", client=client)
-        try:
-            for plugin, spec in self.greeters:
-                self._ask_one(merge, plugin, spec, statement, None)
-                if merge.finished:
-                    break
-        except Contradiction as error:
-            return _refusal(str(error), "kernel", "merge")
-        except _Closed as error:
-            return error.verdict
-        return merge.result()
+        return self._ask(self.greeters, Statement("empty", client=client), None)
 
     def decide(
         self,
@@ -282,7 +271,7 @@ class Planner:
             parameters,
             client,
         )
-        return Flow(shaped or b"", facts, proof, self._ask(statement, asked), found)
+        return Flow(shaped or b"", facts, proof, self._ask(self._deciders, statement, asked), found)
 
     def _prove(self, facts: Facts, database: str, types: tuple[int, ...]) -> Proof:
         catalogue = self.cluster.catalogue(database)
@@ -293,17 +282,12 @@ class Planner:
                 return replace(reading, read_only=proof.read_only and reading.read_only)
         return proof
 
-    def _ask(self, statement: Statement, asked: list[Asked] | None) -> Verdict:
-        if not self.plugins:
-            return NOTHING_DECIDED
+    def _ask(self, hooks: Sequence[Hooked], statement: Statement, asked: list[Asked] | None) -> Verdict:
+        """Call the hooks in their order, until one rejects; what they say, merged."""
         merge = Merge()
         try:
-            for plugin, spec in self._on_parse:
+            for plugin, spec in hooks:
                 statement = self._ask_one(merge, plugin, spec, statement, asked)
-                if merge.finished:
-                    return merge.result()
-            for plugin, spec in self._on_route:
-                self._ask_one(merge, plugin, spec, statement, asked)
                 if merge.finished:
                     break
         except Contradiction as error:

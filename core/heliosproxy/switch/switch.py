@@ -415,6 +415,17 @@ class Switch:
             session.lost = False
             session.status = IDLE
             session.transaction_ended(rolled_back=True)
+        return self._conclude(session, unit, data)
+
+    def _fail(self, session: Session, error: bytes) -> None:
+        """The unit at the head ends with an error."""
+        unit = session.units[0]
+        unit.undo()
+        unit.link = None
+        self._conclude(session, unit, error)
+
+    def _conclude(self, session: Session, unit: Unit, data: bytes) -> bool:
+        """The unit at the head ends with these bytes of the proxy's own, now or once its Sync is there; whether now."""
         if unit.complete:
             session.units.popleft()
             data += builders.ready_for_query(session.status)
@@ -423,19 +434,6 @@ class Switch:
             unit.let_go()
         self.port.to_client(session, data)
         return unit.complete
-
-    def _fail(self, session: Session, error: bytes) -> None:
-        """The unit at the head ends with an error."""
-        unit = session.units[0]
-        unit.undo()
-        unit.link = None
-        if unit.complete:
-            session.units.popleft()
-            error += builders.ready_for_query(session.status)
-        else:
-            unit.failed = True
-            unit.let_go()
-        self.port.to_client(session, error)
 
     def _give_up(self, session: Session, sqlstate: str, message: str) -> None:
         """The unit at the head has waited long enough."""

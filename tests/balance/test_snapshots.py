@@ -86,3 +86,17 @@ def test_statistics_say_whether_a_snapshot_counts(valid: bool) -> None:
     if not valid:
         snapshots.ddl_happened("d")
     assert [(s.database, s.valid, s.readings, s.error) for s in snapshots.statistics()] == [("d", valid, 1, "")]
+
+
+def test_R1_after_ddl_of_relations_functions_are_still_known() -> None:
+    snapshots = Snapshots()
+    snapshot = held(snapshots)
+    snapshots.ddl_happened("d", of_relations=True)
+    assert snapshots.get("d") is None
+    assert snapshots.functions("d") is READ
+    snapshots.ddl_happened("d")
+    assert snapshots.functions("d") is None
+    snapshots.ddl_happened("d", of_relations=True)
+    assert snapshots.functions("d") is None, "what was doubtful before is so still"
+    snapshots.checked(snapshot, snapshot.generation)
+    assert snapshots.functions("d") is READ

@@ -203,3 +203,32 @@ def test_S2_a_remembered_shape_tells_true_from_false(text: str) -> None:
     shapes = {shape(f"select set_config('a', 'b', {flag})".encode()) for flag in ("true", "false", "'t'", "$1")}
     assert len(shapes) == 4
     assert shape(text.encode()) in shapes
+
+
+@pytest.mark.parametrize(
+    ("text", "of_relations"),
+    [
+        ("create table t (a int default random())", True),
+        ("create table if not exists t (a int)", True),
+        ("alter table t add b int", True),
+        ("drop table t", True),
+        ("drop function f(int)", True),
+        ("create view v as select 1", True),
+        ("create index on t (a)", True),
+        ("create table t (a int); create index on t (a)", True),
+        ("create function f() returns int language sql as 'select 1'", False),
+        ("alter function f() volatile", False),
+        ("alter function f() rename to now", False),
+        ("create operator = (leftarg = int, rightarg = text, function = f)", False),
+        ("create table t as select f()", False),
+        ("create table t (a int); create function f() returns int language sql as 'select 1'", False),
+        ("do 'begin end'", False),
+        ("call f()", False),
+        ("create extension vector", False),
+        ("create schema s create table t (a int)", False),
+    ],
+)
+def test_R1_ddl_that_leaves_functions_as_they_are(text: str, of_relations: bool) -> None:
+    found = facts.of(text)
+    assert found.ddl
+    assert found.ddl_of_relations is of_relations

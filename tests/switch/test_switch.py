@@ -530,11 +530,17 @@ def test_a_text_that_the_server_cannot_parse_makes_no_catalogue_doubtful(stage: 
     play = stage()
     alice = play.client()
     told: list[str] = []
-    play.cluster.ddl_happened = told.append  # type: ignore[method-assign]
+
+    def ddl_happened(database: str, *, of_relations: bool = False) -> None:
+        told.append(f"{database} {of_relations}")
+
+    play.cluster.ddl_happened = ddl_happened  # type: ignore[method-assign]
     alice.asks("selectt 1")
     body = encode_fields({**parse_fields(server_error("42601")[5:]), "R": "scanner_yyerror"})
     play.server().answers(b"E" + struct.pack("!I", 4 + len(body)) + body + IDLE)
     assert told == []
     alice.asks("create table t ()")
-    play.server(0).takes()
-    assert told == ["db"]
+    assert told == ["db True"]
+    play.server(1).answers(builders.command_complete("CREATE TABLE") + IDLE)
+    alice.asks("create function f() returns int language sql as 'select 1'")
+    assert told == ["db True", "db True", "db False"]

@@ -115,17 +115,21 @@ class Cluster:
         """The snapshot of that database; None while there is none or DDL has made it doubtful."""
         return self.snapshots.get(database)
 
+    def catalogue_of_functions(self, database: str) -> Catalogue | None:
+        """The snapshot, also where DDL has made doubtful what it says of relations."""
+        return self.snapshots.functions(database)
+
     def request_catalogue(self, database: str) -> None:
         """See that there will be a snapshot, and that it is kept fresh. Returns at once; may be called often."""
         self.snapshots.request(database)
 
-    def ddl_happened(self, database: str) -> None:
+    def ddl_happened(self, database: str, *, of_relations: bool = False) -> None:
         """The snapshot may be wrong from here on and is read again soon.
 
         Call it when a statement that may change the catalogue is sent and again when it, or its transaction, has ended:
         what is read in between still shows the old state.
         """
-        self.snapshots.ddl_happened(database)
+        self.snapshots.ddl_happened(database, of_relations=of_relations)
 
     # What monitors report.
 

@@ -36,7 +36,8 @@ class Snapshot:
     """
 
     __slots__ = (
-        "bell", "catalogue", "database", "dropped", "error", "fingerprint", "generation", "readings", "used", "valid",
+        "bell", "catalogue", "database", "dropped", "error", "fingerprint", "functions_valid", "generation", "readings",
+        "used", "valid",
     )  # fmt: skip
 
     def __init__(self, database: str) -> None:
@@ -44,6 +45,8 @@ class Snapshot:
         self.catalogue: Catalogue | None = None
         self.fingerprint = ""
         self.valid = False
+        self.functions_valid = False
+        """Whether it may at least be believed of what is no relation."""
         self.generation = 0
         self.readings = 0
         self.used = 0
@@ -70,6 +73,11 @@ class Snapshots:
         snapshot.used = self._clock = self._clock + 1
         return snapshot.catalogue if snapshot.valid else None
 
+    def functions(self, database: str) -> Catalogue | None:
+        """The catalogue, where it may be believed now for what names no relation."""
+        snapshot = self._held.get(database)
+        return snapshot.catalogue if snapshot is not None and snapshot.functions_valid else None
+
     def request(self, database: str) -> None:
         """Hold one for this database from now on. Returns at once."""
         if database in self._held:
@@ -81,12 +89,12 @@ class Snapshots:
         self._new.append(snapshot)
         self.news.ring_nowait()
 
-    def ddl_happened(self, database: str) -> None:
-        """Do not believe what was read, or began to be read, before now."""
+    def ddl_happened(self, database: str, *, of_relations: bool = False) -> None:
+        """Do not believe what was read, or began to be read, before now; `of_relations`: about relations."""
         snapshot = self._held.get(database)
         if snapshot is not None:
             snapshot.generation += 1
-            self._believe(snapshot, False)
+            self._believe(snapshot, False, functions=of_relations and snapshot.functions_valid)
             snapshot.bell.ring_nowait()
 
     def recheck(self) -> None:
@@ -108,7 +116,8 @@ class Snapshots:
         """`catalogue` was read, `fingerprint` just before it, both after `generation` was noted."""
         snapshot.readings += 1
         if generation == snapshot.generation and not snapshot.dropped:
-            snapshot.catalogue, snapshot.fingerprint, snapshot.valid = catalogue, fingerprint, True
+            snapshot.catalogue, snapshot.fingerprint = catalogue, fingerprint
+            snapshot.valid = snapshot.functions_valid = True
             self.version += 1
 
     def statistics(self) -> tuple[SnapshotStatistics, ...]:
@@ -116,9 +125,10 @@ class Snapshots:
         held = (snapshot for _, snapshot in sorted(self._held.items()))
         return tuple(SnapshotStatistics(s.database, s.valid, s.readings, s.error) for s in held)
 
-    def _believe(self, snapshot: Snapshot, valid: bool) -> None:
-        if snapshot.valid != valid:
-            snapshot.valid = valid
+    def _believe(self, snapshot: Snapshot, valid: bool, *, functions: bool = False) -> None:
+        functions = functions or valid
+        if (snapshot.valid, snapshot.functions_valid) != (valid, functions):
+            snapshot.valid, snapshot.functions_valid = valid, functions
             self.version += 1
 
     def _drop(self, snapshot: Snapshot) -> None:

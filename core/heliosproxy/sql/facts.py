@@ -50,6 +50,8 @@ class Facts:
     again (O2)."""
     ddl: bool = False
     """It may change the catalogue."""
+    ddl_of_relations: bool = False
+    """It changes relations at most: functions, operators and casts stay as they are, or go."""
     locks_rows: bool = False
     """FOR UPDATE, FOR SHARE and the like."""
     parts: tuple[Facts, ...] = ()
@@ -94,6 +96,7 @@ def _single(read: Single) -> Facts:
         read.unpins,
         read.transaction is not None or read.kind in ("do", "call"),
         read.ddl,
+        read.ddl_of_relations,
         read.locks_rows,
     )
 
@@ -114,6 +117,7 @@ def _together(parts: tuple[Facts, ...]) -> Facts:
         unpins=parts[-1].unpins,
         transaction_control=any(part.transaction_control for part in parts),
         ddl=any(part.ddl for part in parts),
+        ddl_of_relations=all(part.ddl_of_relations for part in parts if part.ddl),
         locks_rows=any(part.locks_rows for part in parts),
         parts=parts,
     )

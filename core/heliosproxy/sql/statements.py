@@ -39,6 +39,7 @@ class Single:
     pins: str = ""
     unpins: bool = False
     ddl: bool = False
+    ddl_of_relations: bool = False
     locks_rows: bool = False
 
 
@@ -185,7 +186,17 @@ def _other(tree: Tree, body: Tree) -> Single:
     temporary = effects.creates_temporary(body)
     # CREATE TABLE AS runs its query; other DDL has no calls that outlive it, but may hold some in its definitions.
     pins = "temporary object" if temporary else session_state(body.get("query"))
-    return Single("ddl", relations=(relation_name(target),) if target else (), ddl=True, pins=pins)
+    [kind] = tree
+    names = (relation_name(target),) if target else ()
+    return Single("ddl", relations=names, ddl=True, ddl_of_relations=kind in _OF_RELATIONS, pins=pins)
+
+
+_OF_RELATIONS = frozenset((
+    "CreateStmt", "CreateSeqStmt", "IndexStmt", "ViewStmt", "AlterTableStmt", "AlterSeqStmt", "RuleStmt",
+    "CreateTrigStmt", "CreatePolicyStmt", "AlterPolicyStmt", "CommentStmt", "GrantStmt", "DropStmt",
+))  # fmt: skip
+"""DDL after which every function, operator and cast that is there was there before, as it is: dropping one of several
+overloads makes no other one appear. What an event trigger does besides is not seen here."""
 
 
 _READERS: Mapping[str, Callable[[Tree, Tree], Single]] = MappingProxyType({

@@ -40,7 +40,8 @@ class Ledger:
                 continue  # ParameterStatus tells its new value
             link.dirt = max(link.dirt, flow.dirt)
             if flow.facts.ddl and flow.facts.kind != "unknown":
-                self._planner.ddl_happened(session.client.database)  # told again when it has ended
+                of_relations = flow.facts.ddl_of_relations
+                self._planner.ddl_happened(session.client.database, of_relations=of_relations)  # and when it has ended
             pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
             if pin and not session.pin:
                 session.pin = pin
@@ -85,14 +86,16 @@ class Ledger:
         for flow in flows_of(unit):
             if flow.facts.ddl and not unit.unparsed:
                 session.changed_schema = True
+                session.changed_functions = session.changed_functions or not flow.facts.ddl_of_relations
             setting = flow.facts.setting
             if not unit.failed and setting is not None and setting.action == "reset-all":
                 session.forget_hints()
             if not unit.failed and flow.facts.kind in _DISCARDING:
                 _discarded(session, link, flow)
         if session.changed_schema and session.status == IDLE:  # whatever the outcome looked like (O2)
-            session.changed_schema = False
-            self._planner.ddl_happened(session.client.database)
+            of_relations = not session.changed_functions
+            session.changed_schema = session.changed_functions = False
+            self._planner.ddl_happened(session.client.database, of_relations=of_relations)
 
 
 _DISCARDING = frozenset(("deallocate", "discard", "multi"))

@@ -275,6 +275,8 @@ class Planner:
 
     def _prove(self, facts: Facts, database: str, types: tuple[int, ...]) -> Proof:
         catalogue = self.cluster.catalogue(database)
+        if catalogue is None and facts.references is not None and not facts.references.relations:
+            catalogue = self.cluster.catalogue_of_functions(database)
         proof = prove(facts, catalogue)
         if types:
             reading = prove_types(types, catalogue)
@@ -330,9 +332,10 @@ class Planner:
 
     # --- what happened -------------------------------------------------------------------------------------------
 
-    def ddl_happened(self, database: str) -> None:
-        """The catalogue may have changed: nothing is proven until it was read again."""
-        self.cluster.ddl_happened(database)
+    def ddl_happened(self, database: str, *, of_relations: bool = False) -> None:
+        """The catalogue may have changed: nothing is proven until it was read again, but, where only relations have
+        changed, of statements that name none."""
+        self.cluster.ddl_happened(database, of_relations=of_relations)
         self.table.flush()
 
     def flush(self, relation: str | None) -> int:

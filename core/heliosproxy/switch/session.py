@@ -66,6 +66,8 @@ class Session:
     """Not 0 once settings have changed that the proxy does not follow: its flows are then its own (S4)."""
     changed_schema: bool = False
     """Its transaction, or its last statement, may have changed the catalogue."""
+    changed_functions: bool = False
+    """And more of it than relations."""
     closing: bool = False
     """The client said Terminate, or is gone."""
     flow_class: int = -1

@@ -740,3 +740,14 @@ def test_L2_a_read_with_a_notice_of_ours_runs_again(stage: Make) -> None:
     assert tags(play.server(1).takes()) == "PBES"
     play.server(1).answers(PARSED + BOUND + ROW + IDLE)
     assert alice.hears() == PARSED + BOUND + ROW + IDLE
+
+
+def test_a_rollback_that_is_flushed_ends_a_lost_transaction(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    in_transaction(play, alice)
+    play.server().dies()
+    alice.says(builders.parse(b"r", b"rollback"), builders.FLUSH)
+    assert alice.hears() == PARSED
+    alice.says(run(b"r"), builders.SYNC)
+    assert alice.hears() == BOUND + builders.command_complete("ROLLBACK") + IDLE

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import tomlkit
 import trio
 import trio_asyncio
 import typer
@@ -182,8 +183,8 @@ def _node(member: Member) -> str:
 
 
 def _quoted(text: str) -> str:
-    # TOML's basic strings are JSON's, but for DEL, which no name here has; a $ before a brace is doubled.
-    return json.dumps(text.replace("${", "$${"), ensure_ascii=False)
+    """A TOML string that the loader reads as this text: a $ before a brace would name a variable, so it is doubled."""
+    return tomlkit.string(text.replace("${", "$${")).as_string()
 
 
 def _write(output: Path, text: str, *, force: bool) -> None:

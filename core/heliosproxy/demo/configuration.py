@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
+
+import tomlkit
 
 from heliosproxy.config.model import Address
 from heliosproxy.demo.local import LocalCluster, LocalNode
@@ -52,7 +53,7 @@ def compose(cluster: LocalCluster, listen: Address, admin: Address, plugins: Seq
         superuser=cluster.superuser,
         password=cluster.password,
         database=cluster.database,
-        plugins=json.dumps(list(plugins)),
+        plugins=tomlkit.item(list(plugins)).as_string(),
     )
 
 

@@ -415,7 +415,7 @@ class Switch:
             session.lost = False
             session.status = IDLE
             session.transaction_ended(rolled_back=True)
-        return self._conclude(session, unit, data)
+        return self._conclude(session, unit, data, failed=not accepted)
 
     def _fail(self, session: Session, error: bytes) -> None:
         """The unit at the head ends with an error."""
@@ -424,13 +424,13 @@ class Switch:
         unit.link = None
         self._conclude(session, unit, error)
 
-    def _conclude(self, session: Session, unit: Unit, data: bytes) -> bool:
+    def _conclude(self, session: Session, unit: Unit, data: bytes, *, failed: bool = True) -> bool:
         """The unit at the head ends with these bytes of the proxy's own, now or once its Sync is there; whether now."""
         if unit.complete:
             session.units.popleft()
             data += builders.ready_for_query(session.status)
         else:
-            unit.failed = True
+            unit.failed = failed
             unit.let_go()
         self.port.to_client(session, data)
         return unit.complete

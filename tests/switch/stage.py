@@ -166,7 +166,7 @@ class Stage:
     def open(self, pool: LinkPool, **parameters: str) -> Server:
         """A link that was asked for is there."""
         reported = {**REPORTED, **parameters}
-        link = Link(pool.node, reported, (len(self.servers), b"secret"), from_parameters(reported))
+        link = Link(pool.node, (len(self.servers), b"secret"), from_parameters(reported))
         server = Server(self, link)
         self.servers.append(server)
         self.switch.links.opened(pool, link)

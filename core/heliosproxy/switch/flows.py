@@ -31,7 +31,6 @@ class Flow:
         "expires",
         "facts",
         "hints",
-        "key",
         "proof",
         "qualified",
         "qualified_version",
@@ -47,7 +46,6 @@ class Flow:
         self.proof = proof
         self.verdict = verdict
         self.hints = hints
-        self.key: FlowKey | None = None
         self.read_only = proof.read_only
         self.dirt = _DIRT[proof.leaves]
         self.answered = _answered(facts, verdict)

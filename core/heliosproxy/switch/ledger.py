@@ -44,9 +44,7 @@ class Ledger:
                 self._planner.ddl_happened(session.client.database, of_relations=of_relations)  # and when it has ended
             pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
             if pin and not session.pin:
-                session.pin = pin
-                session.salt = session.id
-                session.flow_class = -1
+                session.keep_link(pin)
 
     def sent(self, session: Session, unit: Unit, link: Link) -> bytes:
         """It is on its way: log the decision. Returns the notices that go ahead of the answer."""

@@ -48,11 +48,9 @@ class Answer(NamedTuple):
 class Link:
     """The protocol state of one server connection. Whoever owns the socket moves the bytes."""
 
-    def __init__(self, node: Node, parameters: dict[str, str], key: tuple[int, bytes], settings: Settings) -> None:
+    def __init__(self, node: Node, key: tuple[int, bytes], settings: Settings) -> None:
         self.node = node
         self.pool: Pool | None = None
-        self.parameters = parameters
-        """What the server reported, newest."""
         self.key = key
         """Process id and secret of its BackendKeyData."""
         self.settings = settings
@@ -210,7 +208,6 @@ class Link:
             raise ProtocolError("ReadyForQuery from the server although nothing was asked")
         unit = self.units.popleft()
         self.status = data[stop - 1]
-        unit.ended = True
         if unit.expected is not None:
             out.append(data[start:position])
             start = position
@@ -255,13 +252,10 @@ class Link:
         if expected and tag in expected[0].ends:
             expect = expected.popleft()
             out = b"" if expect.swallow else message
-            if expect.done:
-                expect.done()
         return out + emit(expected)
 
     def _parameter_status(self, unit: Unit | None, message: bytes) -> bytes:
         name, value = (part.decode("utf-8", "replace") for part in message[5:-1].split(b"\0")[:2])
-        self.parameters[name] = value
         self.settings = self.settings.with_reported(name, value)
         session = self.session if unit is None else unit.session
         if session is None:
@@ -308,8 +302,6 @@ def emit(expected: deque[Expect]) -> bytes:
     while expected and not expected[0].ends:
         expect = expected.popleft()
         out += expect.emit if isinstance(expect.emit, bytes) else expect.emit()
-        if expect.done:
-            expect.done()
     return out
 
 

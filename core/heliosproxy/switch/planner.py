@@ -150,7 +150,6 @@ class Planner:
             return flow
         flow = self.decide(session.client, session.hints, text, shaped, types, parameters)
         if self._remembered(flow):
-            flow.key = key
             self.table.put(key, flow)
         return flow
 

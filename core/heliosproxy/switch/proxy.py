@@ -326,7 +326,7 @@ class Proxy:
             self._then(self._opened, pool, opened)
 
     def _opened(self, pool: Pool, opened: Opened) -> None:
-        link = Link(pool.node, opened.parameters, opened.key, from_parameters(opened.parameters))
+        link = Link(pool.node, opened.key, from_parameters(opened.parameters))
         endpoint = self._reactor.adopt(opened.socket, partial(self._link_data, link), partial(self._link_lost, link))
         self._links[link] = endpoint
         self._owners[endpoint] = link

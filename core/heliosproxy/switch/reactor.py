@@ -196,8 +196,6 @@ class Reactor:
         """Endpoints with something to write at the end of this round."""
         self.closing: dict[Endpoint, float] = {}
         """Endpoints that close once what is due was taken, and since when."""
-        self.rounds = 0
-        self.events = 0
         self._endpoints: dict[int, Endpoint] = {}
         self.producer_of: Callable[[Endpoint], Endpoint | None] = lambda endpoint: None
         """Whose reading fills an endpoint; set by whoever pairs them."""
@@ -233,8 +231,6 @@ class Reactor:
             events = poll(SPIN, 256)
             now = monotonic()
             if events:
-                self.rounds += 1
-                self.events += len(events)
                 for fd, event in events:
                     endpoint = endpoints.get(fd)
                     if endpoint is not None:

@@ -76,8 +76,6 @@ class Session:
     """Whether its texts may be read as PostgreSQL's lexer reads them by default (S3); None: to be found anew."""
     last: Decision | None = None
     """What was decided for its previous statement."""
-    node_name: str = ""
-    """Where its previous statement went."""
     waiting_since: float = 0.0
     _partial: bytes = b""
     _pieces: list[bytes] = field(default_factory=list)
@@ -216,6 +214,12 @@ class Session:
             for message in following.messages:
                 unit.add(message)
             unit.complete = following.complete and not following.simple
+
+    def keep_link(self, reason: str) -> None:
+        """Something of its own is on its link; its flows are its own too, since settings may be among that (S4)."""
+        self.pin = reason
+        self.salt = self.id
+        self.flow_class = -1
 
     def unpin(self) -> None:
         """Nothing of its own is left on its link."""

@@ -35,16 +35,16 @@ class Expect:
 
     `ends` are the tags of the messages that complete it; empty: nothing is due from the server, `emit` goes out as
     soon as the replies before it have. `swallow`: the reply is the proxy's, not the client's. `undo` runs if an error
-    comes instead. `done` runs when the reply is there.
+    comes instead.
     """
 
     ends: frozenset[int]
     emit: bytes | Callable[[], bytes] = b""
     swallow: bool = False
     undo: Callable[[], None] | None = None
-    done: Callable[[], None] | None = None
     error: bytes = b""
-    """Sent to the client in place of the server's ErrorResponse: the proxy made the server fail (see `Session`)."""
+    """Sent to the client in place of the server's ErrorResponse: the proxy made the server fail, by a text that every
+    server refuses (`simple.UNPARSABLE`)."""
 
 
 class Unit:
@@ -56,7 +56,6 @@ class Unit:
         "body",
         "bytes",
         "complete",
-        "ended",
         "executes",
         "expected",
         "failed",
@@ -142,7 +141,6 @@ class Unit:
         """The node whose link died under it: its other links may be as dead, and not be known to be."""
         self.to_primary = False
         """It is run again because a standby refused it."""
-        self.ended = False
         self.sqlstate = ""
         self.unparsed = False
         """The server's parser refused the text as a whole, so nothing of it ran."""

@@ -98,7 +98,7 @@ class Switch:
             self.links.close(link)
         else:
             link.dirt = max(link.dirt, 2 if session.pin else 0)
-            self.links.release(session, link)
+            self.links.handover.release(session, link)
 
     def cancel(self, key: tuple[int, bytes]) -> bool:
         """A cancel request; whether its key was a session's."""
@@ -109,7 +109,7 @@ class Switch:
         if session.pool is not None or session.id in self._homeless:
             self._give_up(session, "57014", "canceling statement due to user request")
         elif link is not None and link.units and session.units:
-            self.links.cancel(link)
+            self.links.handover.cancel(link)
         return True
 
     def advance(self, session: Session) -> None:
@@ -282,7 +282,7 @@ class Switch:
         unit.link, unit.expected, unit.moving = None, None, False
         unit.steps, unit.parked = unit.parked, []
         unit.to_primary = True
-        self.links.release(session, link)
+        self.links.handover.release(session, link)
         self._route(session, unit)
 
     # --- what links tell (links.Sessions) -------------------------------------------------------------------------
@@ -290,14 +290,14 @@ class Switch:
     def start(self, session: Session, link: Link) -> None:
         """The link is the session's; its unit may go."""
         if not session.units:
-            self.links.release(session, link)
+            self.links.handover.release(session, link)
             return
         unit = session.units[0]
         if not unit.simple and len(unit.messages) > len(unit.steps):  # more of it came while it waited
             resolve(unit, session, self.planner)
             if self._must_move(session, unit, link):
                 unit.to_primary = True
-                self.links.release(session, link)
+                self.links.handover.release(session, link)
                 self._route(session, unit)
                 return
         if self._session_mode:
@@ -360,7 +360,7 @@ class Switch:
                 flow.only_on_primary(unit.refused)
         unit.restart()
         unit.to_primary = True
-        self.links.release(session, link)
+        self.links.handover.release(session, link)
         self.advance(session)
 
     def _finished(self, link: Link, session: Session, unit: Unit, status: int) -> None:
@@ -371,7 +371,7 @@ class Switch:
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
         if status == IDLE and not session.pin:
-            self.links.release(session, link)
+            self.links.handover.release(session, link)
         self.advance(session)
 
     def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:

@@ -103,7 +103,7 @@ def test_S5_hostile_texts_have_facts_but_no_tree(text: str) -> None:
 def test_S5_a_long_insert_does_not_pin_its_session(row: str) -> None:
     found = facts.of("insert into t values " + ",".join([row] * 10_000) + " ; ")
     assert found.kind == "unknown"
-    assert (found.pins, found.ddl, found.transaction_control) == ("", False, False)
+    assert (found.pins, found.ddl, found.transaction_control) == ((), False, False)
 
 
 @pytest.mark.parametrize("text", [

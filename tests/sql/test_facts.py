@@ -103,7 +103,7 @@ def test_settings(text: str, expected: Setting) -> None:
 
 
 @pytest.mark.parametrize("text", [
-    "set a.b = 1", "reset a.b", "reset all", "set session characteristics as transaction read only", "set role x",
+    "set a.b = 1", "set session characteristics as transaction read only", "set role x",
     "listen x", "prepare p as select 1", "declare c cursor with hold for select 1", "load 'x'",
     "create temp table x()", "create temporary view x as select 1", "create temp sequence x",
     "create table pg_temp.x()",
@@ -126,10 +126,22 @@ def test_L1_what_leaves_state_on_its_link_pins(text: str) -> None:
     "select 1", "insert into a values (nextval('s'))", "set local a.b = 1", "set transaction read only", "begin",
     "select set_config('a.b', 'c', true)", "select pg_advisory_xact_lock(1)", "declare c cursor for select 1",
     "create table a()", "select 1 into a", "show a", "deallocate p", "notify x", "unlisten *", "discard plans",
-    "explain select setseed(1)", "selct", "set constraints all deferred",
+    "explain select setseed(1)", "selct", "set constraints all deferred", "reset a.b", "reset all",
+    "set a.b to default",
+    "select pg_advisory_unlock(1)", "select pg_advisory_unlock_all()",
 ])  # fmt: skip
 def test_what_leaves_nothing_on_its_link_does_not_pin(text: str) -> None:
     assert not facts.of(text).pins
+
+
+@pytest.mark.parametrize(("text", "released"), [
+    ("unlisten *", ("LISTEN",)), ("unlisten a", ()), ("close all", ("cursor WITH HOLD",)), ("close c", ()),
+    ("reset all", ("SET ",)), ("reset work_mem", ("SET work_mem",)), ("set work_mem to default", ("SET work_mem",)),
+    ("discard temp", ("temporary table", "temporary object")), ("select pg_advisory_unlock_all()", ("advisory lock",)),
+    ("select pg_advisory_unlock(1)", ()), ("set local work_mem to default", ()),
+])  # fmt: skip
+def test_what_ends_all_of_a_kind_releases_what_it_pinned(text: str, released: tuple[str, ...]) -> None:
+    assert facts.of(text).releases == released
 
 
 def test_discard_all_unpins() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -132,8 +132,15 @@ class Stage:
     """A primary and a standby, a switch, and everybody around it. It is the switch's port."""
 
     def __init__(
-        self, *, nodes: Sequence[str] = ("primary", "standby"), reads_on_standbys: bool = False, **pool: object
+        self,
+        *,
+        nodes: Sequence[str] = ("primary", "standby"),
+        reads_on_standbys: bool = False,
+        asked: Mapping[str, str] | None = None,
+        **pool: object,
     ) -> None:
+        self.asked = asked or {}
+        """Settings that the servers do not report."""
         configs = tuple(NodeConfig(name, Address("127.0.0.1", 5432 + at)) for at, name in enumerate(nodes))
         config = Config(Path("heliosproxy.toml"), configs, pool=Pool(**pool))  # type: ignore[arg-type]
         self.cluster = Cluster(configs)
@@ -153,7 +160,7 @@ class Stage:
     def client(self, user: str = "alice", **settings: str) -> Speaker:
         """Somebody who has logged in."""
         identity = len(self.speakers) + 1
-        wanted = from_parameters({**REPORTED, **settings})
+        wanted = from_parameters({**REPORTED, **settings}, asked=self.asked)
         session = Session(identity, (identity, b"key!"), Client(user, "db"), wanted)
         speaker = self.speakers[identity] = Speaker(self, session)
         self.switch.add_session(session)
@@ -166,7 +173,8 @@ class Stage:
     def open(self, pool: LinkPool, **parameters: str) -> Server:
         """A link that was asked for is there."""
         reported = {**REPORTED, **parameters}
-        link = Link(pool.node, (len(self.servers), b"secret"), from_parameters(reported))
+        settings = from_parameters(reported, asked=self.asked)
+        link = Link(pool.node, (len(self.servers), b"secret"), settings, tuple(self.asked))
         server = Server(self, link)
         self.servers.append(server)
         self.switch.links.opened(pool, link)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import select
 import socket
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -191,7 +191,7 @@ def test_a_startup_setting_that_is_not_utf8_is_no_internal_error(stage: Make) ->
     alice.session.settings = from_parameters(REPORTED, {"my.setting": value})
     alice.asks("select 1")
     play.open(play.opening[0])
-    assert b"\xff" in play.server().takes()
+    assert b"E'\\xff'" in play.server().takes()
 
 
 # --- settings ---
@@ -608,7 +608,7 @@ async def test_a_client_held_while_it_waits_for_a_link_is_read_again_when_it_has
     go = trio.Event()
     sockets = socket.socketpair()
 
-    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float, tracked: object) -> Opened:
         await go.wait()
         return Opened(sockets[0], dict(REPORTED), (1, b"key!"))
 
@@ -632,7 +632,7 @@ async def test_a_database_that_does_not_exist_is_nobodys_catalogue(rig: Rig, mon
     """64 such names would drop the catalogues of those that do."""
 
     async def open_link(
-        node: Node, database: str, login: ServerLogin, timeout: float, settings: Mapping[str, str] | None = None
+        node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, settings: object = None
     ) -> Opened:
         raise PeerError("no such database", "3D000")
 
@@ -650,7 +650,7 @@ async def test_logins_of_one_kind_ask_the_server_once(rig: Rig, monkeypatch: pyt
     asked, go = 0, trio.Event()
 
     async def open_link(
-        node: Node, database: str, login: ServerLogin, timeout: float, settings: Mapping[str, str] | None = None
+        node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, settings: object = None
     ) -> Opened:
         nonlocal asked
         asked += 1
@@ -699,7 +699,7 @@ async def test_an_unexpected_exception_while_a_link_is_handed_over_does_not_end_
 ) -> None:
     """`_open` is a child of the proxy's nursery: what leaves it cancels everything."""
 
-    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float, tracked: object) -> Opened:
         return Opened(socket.socketpair()[0], dict(REPORTED), (1, b"key!"))
 
     def fail(*arguments: object) -> None:

@@ -62,6 +62,7 @@ LEAVES_NOTHING = OBSERVES | frozenset((
     "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "pg_sleep", "pg_sleep_for",
     "pg_sleep_until", "pg_notify", "pg_advisory_xact_lock", "pg_advisory_xact_lock_shared",
     "pg_try_advisory_xact_lock", "pg_try_advisory_xact_lock_shared", "currval", "lastval",
+    "pg_advisory_unlock", "pg_advisory_unlock_shared", "pg_advisory_unlock_all",
     "pg_current_wal_lsn", "pg_current_wal_insert_lsn", "pg_current_wal_flush_lsn", "pg_lock_status",
     "pg_blocking_pids", "pg_cancel_backend", "pg_terminate_backend", "current_query",
     "RI_FKey_check_ins", "RI_FKey_check_upd", "RI_FKey_cascade_del", "RI_FKey_cascade_upd",

@@ -54,7 +54,7 @@ def prove(facts: Facts, catalogue: Catalogue | None) -> Proof:
     if facts.references.writes or facts.kind not in _READS:
         effect = Effect(_not_a_read(facts)) | effect
     if facts.pins:
-        effect |= Effect("", Leaves.ANYTHING, facts.pins)
+        effect |= Effect("", Leaves.ANYTHING, ", ".join(facts.pins))
     return _proof(effect)
 
 
@@ -79,7 +79,7 @@ _WORDS: Mapping[Leaves, LeavesWord] = MappingProxyType({
 })  # fmt: skip
 _LEAVE_NOTHING: frozenset[Kind] = frozenset((
     "begin", "commit", "rollback", "savepoint", "prepare-transaction", "commit-prepared", "discard", "deallocate",
-    "fetch", "close", "unlisten", "notify", "lock",
+    "fetch", "close", "unlisten", "notify", "lock", "reset",
 ))  # fmt: skip
 
 
@@ -110,7 +110,7 @@ def _utility(facts: Facts) -> Proof:
     reason = _not_a_read(facts)
     if not facts.pins and (local or facts.kind in _LEAVE_NOTHING):
         return Proof(False, "nothing", reason)
-    return Proof(False, "anything", reason, facts.pins or reason)
+    return Proof(False, "anything", reason, ", ".join(facts.pins) or reason)
 
 
 def _effect(references: References, catalogue: Catalogue | None) -> Effect:

@@ -117,6 +117,13 @@ class Pool:
     """After which an unused link is closed."""
     prepared_statements: Count = 500
     """Named statements kept on a link; least recently used out."""
+    tracked_settings: tuple[str, ...] = (
+        "bytea_output", "client_min_messages", "default_transaction_deferrable", "default_transaction_isolation",
+        "extra_float_digits", "idle_in_transaction_session_timeout", "jit", "lock_timeout", "row_security",
+        "statement_timeout", "synchronous_commit", "work_mem",
+    )  # fmt: skip
+    """Settings that follow a client from link to link, beside search_path, role and those that PostgreSQL reports. A
+    SET of any other keeps the client on its link."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,9 +40,11 @@ class Facts:
     setting: Setting | None = None
     name: str = ""
     """Of a prepared statement, cursor or channel that the statement is about; empty also for all of them."""
-    pins: str = ""
-    """Why it leaves state that must stay on its link in transaction pooling; empty if it does not. The caller exempts
-    the settings that it tracks."""
+    pins: tuple[str, ...] = ()
+    """Why it leaves state that must stay on its link in transaction pooling: `SET work_mem`, `LISTEN`, … The caller
+    exempts the settings that it tracks."""
+    releases: tuple[str, ...] = ()
+    """Reasons, as in `pins`, that it ends: UNLISTEN *, CLOSE ALL, RESET …; `SET ` alone stands for every setting."""
     unpins: bool = False
     """DISCARD ALL."""
     transaction_control: bool = False
@@ -93,6 +95,7 @@ def _single(read: Single) -> Facts:
         read.setting,
         read.name,
         read.pins,
+        read.releases,
         read.unpins,
         read.transaction is not None or read.kind in ("do", "call"),
         read.ddl,
@@ -113,7 +116,7 @@ def _together(parts: tuple[Facts, ...]) -> Facts:
         _union(part.tables for part in parts),
         _union(part.functions for part in parts),
         merge(known) if len(known) == len(parts) else None,
-        pins="; ".join(dict.fromkeys(part.pins for part in parts if part.pins)),
+        pins=_union(part.pins for part in parts),
         unpins=parts[-1].unpins,
         transaction_control=any(part.transaction_control for part in parts),
         ddl=any(part.ddl for part in parts),

@@ -46,8 +46,8 @@ class References:
     writes: bool = False
     """It writes or locks rows: DML, also in a CTE, or FOR UPDATE/SHARE."""
     locks_rows: bool = False
-    session: str = ""
-    """Why a call leaves state in the session (`session.call_state`); empty if none does."""
+    session: tuple[str, ...] = ()
+    """Why calls leave state in the session (`session.call_state`)."""
 
 
 NO_REFERENCES = References()
@@ -106,13 +106,13 @@ class _Collector:
     written: set[Written] = field(default_factory=set)
     writes: bool = False
     locks_rows: bool = False
-    session: str = ""
+    session: set[str] = field(default_factory=set)
 
     def references(self) -> References:
         return References(
             tuple(sorted(self.relations, key=self.relations.__getitem__)),
             tuple(self.functions), tuple(self.operators), tuple(self.types), tuple(self.attributes),
-            tuple(self.samplers), tuple(self.written), self.writes, self.locks_rows, self.session,
+            tuple(self.samplers), tuple(self.written), self.writes, self.locks_rows, tuple(sorted(self.session)),
         )  # fmt: skip
 
     def walk(self, statement: Tree) -> None:
@@ -213,7 +213,8 @@ class _Collector:
 
     def call(self, body: Tree, scope: Scope) -> Scope:
         self.functions.add(SET_LOCALLY if sets_locally(body) else dotted(strings(body, "funcname")))
-        self.session = self.session or call_state(body)
+        if reason := call_state(body):
+            self.session.add(reason)
         return scope
 
     def operator(self, body: Tree, scope: Scope) -> Scope:
@@ -288,7 +289,7 @@ def merge(parts: Iterable[References]) -> References:
         tuple(dict.fromkeys(item for part in parts for item in part.written)),
         any(part.writes for part in parts),
         any(part.locks_rows for part in parts),
-        next((part.session for part in parts if part.session), ""),
+        tuple(sorted({reason for part in parts for reason in part.session})),
     )
 
 

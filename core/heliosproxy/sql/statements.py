@@ -18,11 +18,18 @@ from heliosproxy.sql.references import (
     merge,
     relation_name,
 )
-from heliosproxy.sql.session import Name, session_state
+from heliosproxy.sql.session import RELEASING_FUNCTIONS, Name, session_state
 from heliosproxy.sql.tree import Tree, child, items, text_of
 
 CURSOR_WITH_HOLD = 0x0020
 """`CURSOR_OPT_HOLD` of PostgreSQL's parsenodes.h."""
+
+TEMPORARY_TABLE = "temporary table"
+TEMPORARY_OBJECT = "temporary object"
+HELD_CURSOR = "cursor WITH HOLD"
+LISTENS = "LISTEN"
+SETS = "SET "
+"""Reasons for which a session keeps its link; the last is followed by the setting's name, and alone stands for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,8 @@ class Single:
     transaction: Transaction | None = None
     setting: Setting | None = None
     name: str = ""
-    pins: str = ""
+    pins: tuple[str, ...] = ()
+    releases: tuple[str, ...] = ()
     unpins: bool = False
     ddl: bool = False
     ddl_of_relations: bool = False
@@ -60,14 +68,15 @@ def _of_rows(kind: Kind, tree: Tree, name: str = "") -> Single:
     found = collect(tree)
     if found is None:
         return Single(kind, name=name, pins=session_state(tree), locks_rows=True)
-    return Single(kind, found, name=name, pins=found.session, locks_rows=found.locks_rows)
+    releases = tuple(RELEASING_FUNCTIONS[name] for _, name in found.functions if name in RELEASING_FUNCTIONS)
+    return Single(kind, found, name=name, pins=found.session, releases=releases, locks_rows=found.locks_rows)
 
 
 def _select(tree: Tree, body: Tree) -> Single:
     into = child(_leftmost(body), "intoClause")
     if into:
         temporary = effects.creates_temporary({"into": into})
-        pins = "temporary table" if temporary else session_state(tree)
+        pins = (TEMPORARY_TABLE,) if temporary else session_state(tree)
         return Single("select", relations=(relation_name(child(into, "rel")),), pins=pins, ddl=True)
     return _rows("select")(tree, body)
 
@@ -98,9 +107,15 @@ def _set(tree: Tree, body: Tree) -> Single:
     if transaction is not None:
         return Single("set", transaction=transaction)
     setting = effects.setting(body)
-    kind: Kind = "reset" if setting is not None and setting.action in ("reset", "reset-all") else "set"
-    local = setting is not None and setting.is_local
-    return Single(kind, setting=setting, pins="" if local else kind.upper())
+    if setting is None:
+        return Single("set", pins=("SET",))
+    kind: Kind = "reset" if setting.action in ("reset", "reset-all") else "set"
+    if setting.is_local or setting.action == "current":
+        return Single(kind, setting=setting)
+    if setting.action == "set":
+        return Single(kind, setting=setting, pins=(f"{SETS}{setting.name}",))
+    released = f"{SETS}{setting.name}" if setting.name else SETS
+    return Single(kind, setting=setting, releases=(released,))
 
 
 def _show(tree: Tree, body: Tree) -> Single:
@@ -108,10 +123,27 @@ def _show(tree: Tree, body: Tree) -> Single:
 
 
 def _discard(tree: Tree, body: Tree) -> Single:
-    return Single("discard", unpins=text_of(body, "target") == "DISCARD_ALL")
+    target = text_of(body, "target")
+    return Single("discard", releases=_DISCARDED.get(target, ()), unpins=target == "DISCARD_ALL")
 
 
-def _named(kind: Kind, field: str, pins: str = "") -> Callable[[Tree, Tree], Single]:
+_DISCARDED: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "DISCARD_TEMP": (TEMPORARY_TABLE, TEMPORARY_OBJECT),
+    "DISCARD_SEQUENCES": ("currval", "lastval", "sequence values"),
+})
+
+
+def _all_of(kind: Kind, field: str, releases: str) -> Callable[[Tree, Tree], Single]:
+    """Statements that end one thing by name, or without one all of a kind."""
+
+    def reader(tree: Tree, body: Tree) -> Single:
+        name = text_of(body, field)
+        return Single(kind, name=name, releases=() if name else (releases,))
+
+    return reader
+
+
+def _named(kind: Kind, field: str, *pins: str) -> Callable[[Tree, Tree], Single]:
     def reader(tree: Tree, body: Tree) -> Single:
         return Single(kind, name=text_of(body, field), pins=pins)
 
@@ -123,14 +155,14 @@ def _declare(tree: Tree, body: Tree) -> Single:
     options = body.get("options", 0)
     hold = isinstance(options, int) and bool(options & CURSOR_WITH_HOLD)
     found = _of_rows("declare", query, text_of(body, "portalname"))
-    return replace(found, pins="cursor WITH HOLD") if hold else found
+    return replace(found, pins=(*found.pins, HELD_CURSOR)) if hold else found
 
 
 def _explain(tree: Tree, body: Tree) -> Single:
     query = child(body, "query")
     inner = read(query)
     rows = inner.kind in ("select", "insert", "update", "delete", "merge") and not inner.ddl
-    pins = inner.pins if _analyzes(body) else ""
+    pins = inner.pins if _analyzes(body) else ()
     return Single(
         "explain",
         inner.references if rows else None,
@@ -174,7 +206,7 @@ def _relations(kind: Kind, ddl: bool = False) -> Callable[[Tree, Tree], Single]:
     return reader
 
 
-def _plain(kind: Kind, ddl: bool = False, pins: str = "") -> Callable[[Tree, Tree], Single]:
+def _plain(kind: Kind, *pins: str, ddl: bool = False) -> Callable[[Tree, Tree], Single]:
     def reader(tree: Tree, body: Tree) -> Single:
         return Single(kind, ddl=ddl, pins=pins)
 
@@ -185,7 +217,7 @@ def _other(tree: Tree, body: Tree) -> Single:
     target = child(body, "relation") or child(body, "view") or child(child(body, "into"), "rel")
     temporary = effects.creates_temporary(body)
     # CREATE TABLE AS runs its query; other DDL has no calls that outlive it, but may hold some in its definitions.
-    pins = "temporary object" if temporary else session_state(body.get("query"))
+    pins = (TEMPORARY_OBJECT,) if temporary else session_state(body.get("query"))
     [kind] = tree
     names = (relation_name(target),) if target else ()
     return Single("ddl", relations=names, ddl=True, ddl_of_relations=kind in _OF_RELATIONS, pins=pins)
@@ -214,9 +246,9 @@ _READERS: Mapping[str, Callable[[Tree, Tree], Single]] = MappingProxyType({
     "DeallocateStmt": _named("deallocate", "name"),
     "DeclareCursorStmt": _declare,
     "FetchStmt": _named("fetch", "portalname"),
-    "ClosePortalStmt": _named("close", "portalname"),
-    "ListenStmt": _named("listen", "conditionname", "LISTEN"),
-    "UnlistenStmt": _named("unlisten", "conditionname"),
+    "ClosePortalStmt": _all_of("close", "portalname", HELD_CURSOR),
+    "ListenStmt": _named("listen", "conditionname", LISTENS),
+    "UnlistenStmt": _all_of("unlisten", "conditionname", LISTENS),
     "NotifyStmt": _named("notify", "conditionname"),
     "LockStmt": _relations("lock"),
     "TruncateStmt": _relations("utility"),
@@ -224,7 +256,7 @@ _READERS: Mapping[str, Callable[[Tree, Tree], Single]] = MappingProxyType({
     "CopyStmt": _copy,
     "CallStmt": _plain("call", ddl=True),
     "DoStmt": _plain("do", ddl=True),
-    "LoadStmt": _plain("utility", pins="LOAD"),
+    "LoadStmt": _plain("utility", "LOAD"),
     "ConstraintsSetStmt": _plain("utility"),
     "CheckPointStmt": _plain("utility"),
     "VacuumStmt": _plain("utility"),

@@ -16,7 +16,7 @@ from heliosproxy.sql.session import names_session_state
 class Guess:
     """The cautious facts of an unread text; fields as in `facts.Facts`."""
 
-    pins: str
+    pins: tuple[str, ...]
     transaction_control: bool
     ddl: bool
 
@@ -44,9 +44,9 @@ def _is_one_statement(text: str) -> bool:
 def guess(text: str) -> Guess:
     """What an unread text may do."""
     if not _is_one_statement(text):
-        return Guess("several statements that could not be read", True, True)
+        return Guess(("several statements that could not be read",), True, True)
     start = _FIRST_WORD.match(text[:4096])
     word = start.group(1).lower() if start else ""
     if word in _ROWS:
         return Guess(names_session_state(text), False, False)
-    return Guess("a statement that could not be read" if word in _KEEPS_STATE else "", True, True)
+    return Guess(("a statement that could not be read",) if word in _KEEPS_STATE else (), True, True)

@@ -36,6 +36,7 @@ class Flow:
         "qualified_version",
         "read_only",
         "seconds",
+        "sets",
         "shape",
         "verdict",
     )
@@ -54,6 +55,8 @@ class Flow:
         self.qualified: Qualified | None = None
         self.qualified_version = -1
         self.expires: float | None = None
+        self.sets: tuple[str, ...] = ()
+        """Settings that it names in calls of set_config, if it names them all."""
         self.calls = 0
         self.seconds = 0.0
 

@@ -9,10 +9,11 @@ from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
 from heliosproxy.switch.observers import Observers
-from heliosproxy.switch.settings import Settings
 from heliosproxy.wire.errors import notice_response
 
 if TYPE_CHECKING:
+    from heliosproxy.sql.effects import Setting
+    from heliosproxy.sql.facts import Facts
     from heliosproxy.switch.link import Link
     from heliosproxy.switch.planner import Planner
     from heliosproxy.switch.session import Session
@@ -35,16 +36,22 @@ class Ledger:
     def mark(self, session: Session, unit: Unit, link: Link) -> None:
         """Before it is sent: what it may leave on the link (L1), and whether the session must keep that."""
         for flow in flows_of(unit):
-            setting = flow.facts.setting
-            if setting is not None and setting.action != "show" and session.settings.follows(setting.name):
-                continue  # ParameterStatus tells its new value
-            link.dirt = max(link.dirt, flow.dirt)
+            parts = flow.facts.parts or (flow.facts,)
+            followed = [_mark_setting(session, unit, link, facts.setting) for facts in parts]
+            if not all(followed):
+                link.dirt = max(link.dirt, flow.dirt)
+                session.ask = session.ask or (flow.dirt > 1 and bool(link.asked))
+                by_call = bool(flow.sets) and _mark_calls(session, link, flow.sets)
+                pins = [pin for facts, is_followed in zip(parts, followed, strict=True)
+                        for pin in facts.pins if not is_followed and not (by_call and pin == "set_config")]  # fmt: skip
+                session.keep_link(*pins)
+            if flow.facts.unpins:
+                _mark_reset(session, unit, link, "**")
+            if flow.verdict.pool == "session":
+                session.keep_link("hint pool=session")
             if flow.facts.ddl and flow.facts.kind != "unknown":
                 of_relations = flow.facts.ddl_of_relations
                 self._planner.ddl_happened(session.client.database, of_relations=of_relations)  # and when it has ended
-            pin = flow.facts.pins or ("hint pool=session" if flow.verdict.pool == "session" else "")
-            if pin and not session.pin:
-                session.keep_link(pin)
 
     def sent(self, session: Session, unit: Unit, link: Link) -> bytes:
         """It is on its way: log the decision. Returns the notices that go ahead of the answer."""
@@ -85,30 +92,67 @@ class Ledger:
             if flow.facts.ddl and not unit.unparsed:
                 session.changed_schema = True
                 session.changed_functions = session.changed_functions or not flow.facts.ddl_of_relations
-            setting = flow.facts.setting
-            if not unit.failed and setting is not None and setting.action == "reset-all":
-                session.forget_hints()
-            if not unit.failed and flow.facts.kind in _DISCARDING:
-                _discarded(session, link, flow)
+            if not unit.failed:
+                held = session.pins
+                for facts in flow.facts.parts or (flow.facts,):
+                    _release(session, link, facts, held)
         if session.changed_schema and session.status == IDLE:  # whatever the outcome looked like (O2)
             of_relations = not session.changed_functions
             session.changed_schema = session.changed_functions = False
             self._planner.ddl_happened(session.client.database, of_relations=of_relations)
 
 
-_DISCARDING = frozenset(("deallocate", "discard", "multi"))
+def _mark_setting(session: Session, unit: Unit, link: Link, setting: Setting | None) -> bool:
+    """A setting is about to change; whether it is one that follows the session."""
+    if setting is None or setting.action in ("show", "current"):
+        return False
+    names = session.settings.followed(setting.name)
+    unseen = any(name in link.asked for name in names)
+    if setting.action == "reset-all":
+        session.ask = session.ask or bool(link.asked)
+        _mark_reset(session, unit, link, "*")
+    elif setting.action != "set":
+        _mark_reset(session, unit, link, setting.name)
+    if unseen:
+        session.hide_settings(ask=not setting.is_local)
+    return bool(names)
 
 
-def _discarded(session: Session, link: Link, flow: Flow) -> None:
-    """DEALLOCATE and DISCARD ALL have taken prepared statements, or all of the session's state."""
-    for facts in flow.facts.parts or (flow.facts,):
-        everything = facts.unpins or (facts.kind == "deallocate" and not facts.name)
-        if everything:
-            session.prepared.clear()
-        if everything or (facts.kind == "deallocate" and facts.name.startswith(OUR_NAMES)):
-            link.forget_statements()
-        if facts.unpins:
-            session.unpin()
-            session.forget_hints()
-            link.settings = Settings(link.settings.reported)
-            link.dirt = 2
+def _mark_calls(session: Session, link: Link, names: tuple[str, ...]) -> bool:
+    """set_config is about to be called for these settings; whether all of them follow the session."""
+    followed = [session.settings.followed(name) for name in names]
+    if any(key in link.asked for keys in followed for key in keys):
+        session.hide_settings(ask=True)
+    return all(followed)
+
+
+def _mark_reset(session: Session, unit: Unit, link: Link, name: str) -> None:
+    """A setting goes back to the server's own value, or all of them do: not what a client means who named others."""
+    start, base = session.start, link.base
+    if name in ("*", "**"):
+        differs = start != base
+    else:
+        own = [item for item in (*start.values, *start.extra) if item[0].lower() == name]
+        differs = any(item not in base.values for item in own)
+    if differs:
+        unit.resets |= {name}
+
+
+def _release(session: Session, link: Link, facts: Facts, held: frozenset[str]) -> None:
+    """What a statement that has succeeded has ended: reasons to keep the link, prepared statements. `held`: the reasons
+    there were before its text."""
+    for reason in facts.releases:
+        session.release_pins(reason)
+    session.keep_link(*held.intersection(facts.pins))
+    if facts.setting is not None and facts.setting.action == "reset-all":
+        session.forget_hints()
+    everything = facts.unpins or (facts.kind == "deallocate" and not facts.name)
+    if everything:
+        session.prepared.clear()
+    if everything or (facts.kind == "deallocate" and facts.name.startswith(OUR_NAMES)):
+        link.forget_statements()
+    if facts.unpins:
+        session.unpin()
+        session.forget_hints()
+        session.ask = session.ask or bool(link.asked)
+        link.dirt = 2

@@ -48,12 +48,18 @@ class Answer(NamedTuple):
 class Link:
     """The protocol state of one server connection. Whoever owns the socket moves the bytes."""
 
-    def __init__(self, node: Node, key: tuple[int, bytes], settings: Settings) -> None:
+    def __init__(
+        self, node: Node, key: tuple[int, bytes], settings: Settings, asked: tuple[str, ...] = ()
+    ) -> None:
         self.node = node
         self.pool: Pool | None = None
         self.key = key
         """Process id and secret of its BackendKeyData."""
         self.settings = settings
+        self.base = settings
+        """What it had when it was opened, and has again after DISCARD ALL."""
+        self.asked = asked
+        """Followed settings that its server does not report."""
         self.session: Session | None = None
         """Who has it; None while it is idle, or not yet clean."""
         self.units: deque[Unit] = deque()
@@ -109,6 +115,11 @@ class Link:
         unit.body.append(builders.query(sql.encode("utf-8", "surrogateescape")))
         self.send(unit)
 
+    def was_reset(self, *, role: bool) -> None:
+        """The server has brought its own values back: those that it does not report, and those that nobody follows."""
+        base = {name: self.base.value(name) for name in self.asked if role or name != "role"}
+        self.settings = Settings(self.settings.with_values(base).values)
+
     def forget_statements(self) -> None:
         """The server has dropped the named statements."""
         self.prepared.clear()
@@ -148,6 +159,8 @@ class Link:
         unit.bytes += len(piece)
         if unit.session is not None:
             answers.append(Answer(unit, piece, 0))
+        else:
+            unit.reply += piece
         return data
 
     def _one_unit(self, data: bytes, position: int, end: int, answers: list[Answer]) -> int:
@@ -190,7 +203,10 @@ class Link:
             position = stop
         out.append(data[start:position])
         self._passed(unit, rows, position - start)
-        if piece := b"".join(out):
+        piece = b"".join(out)
+        if unit is not None and unit.session is None:
+            unit.reply += piece
+        elif piece:
             answers.append(Answer(unit, piece, 0))
         self._partial = data[position:]
         return -1
@@ -214,8 +230,11 @@ class Link:
             if unit.expected and unit.expected[0].ends is READY:
                 unit.expected.popleft()
         out.append(b"" if unit.refused or unit.moving else data[start:stop])
+        piece = b"".join(out) if len(out) > 1 else out[0]
         if unit.session is not None:
-            answers.append(Answer(unit, b"".join(out) if len(out) > 1 else out[0], self.status))
+            answers.append(Answer(unit, piece, self.status))
+        else:
+            unit.reply += piece
         if unit.on_done is not None:
             unit.on_done(unit)
         return stop
@@ -258,7 +277,7 @@ class Link:
         name, value = (part.decode("utf-8", "replace") for part in message[5:-1].split(b"\0")[:2])
         self.settings = self.settings.with_reported(name, value)
         session = self.session if unit is None else unit.session
-        if session is None:
+        if session is None or (unit is not None and unit.resets):
             return b""
         session.report(name, value)
         return message

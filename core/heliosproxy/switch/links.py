@@ -46,9 +46,6 @@ class Sessions(Starts, Protocol):
     def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:
         """The session's link died; `unit` is what its client was waiting for."""
 
-    def look_elsewhere(self, session: Session) -> None:
-        """The node that it waited for is not there."""
-
     def waited_too_long(self, session: Session, pool: Pool) -> None:
         """No link became free in time."""
 

@@ -88,8 +88,14 @@ def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool, bool]:
 
 
 def rolls_back(session: Session, unit: Unit) -> bool:
-    """Whether the transaction that ended with this unit was rolled back; `session.status` is from before it."""
-    return session.status == FAILED or any(flow.facts.kind == "rollback" for flow in flows_of(unit))
+    """Whether the transaction that ended with this unit was surely rolled back; `session.status` is from before it."""
+    flows = flows_of(unit)
+    if session.status == FAILED or not flows:
+        return session.status == FAILED
+    last = (flows[-1].facts.parts or (flows[-1].facts,))[-1]
+    if unit.failed:
+        return session.status != IDLE or not any(flow.facts.transaction_control for flow in flows)
+    return last.kind == "rollback"
 
 
 def aborted() -> bytes:

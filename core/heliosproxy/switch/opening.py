@@ -6,8 +6,8 @@ A trio task per link; the socket is handed to the reactor when it is idle and cl
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import trio
@@ -17,6 +17,8 @@ from heliosproxy.auth.secrets import salted_password
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
 from heliosproxy.config.model import Address
+from heliosproxy.switch.settings import answered, question, unreported
+from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, parse_fields
 from heliosproxy.wire.framing import Framer
 from heliosproxy.wire.messages_authentication import (
@@ -28,6 +30,7 @@ from heliosproxy.wire.messages_authentication import (
     SASLResponse,
     decode_authentication,
 )
+from heliosproxy.wire.messages_backend import DataRow
 from heliosproxy.wire.startup import CancelRequest, StartupMessage
 
 LONGEST = 1 << 20
@@ -48,7 +51,10 @@ class Opened:
 
     socket: socket.socket
     parameters: dict[str, str]
+    """What the server reported."""
     key: tuple[int, bytes]
+    asked: dict[str, str] = field(default_factory=dict)
+    """The tracked settings that it does not report."""
 
 
 derive = lru_cache(maxsize=64)(salted_password)
@@ -56,9 +62,14 @@ derive = lru_cache(maxsize=64)(salted_password)
 
 
 async def open_link(
-    node: Node, database: str, login: ServerLogin, timeout: float, settings: Mapping[str, str] | None = None
+    node: Node,
+    database: str,
+    login: ServerLogin,
+    timeout: float,
+    tracked: Sequence[str] = (),
+    settings: Mapping[str, str] | None = None,
 ) -> Opened:
-    """Log in to a node.
+    """Log in to a node, and ask for those of the tracked settings that it does not report.
 
     Raises Unreachable, or PeerError with the server's own SQLSTATE and words if it refuses. `settings` are further
     start-up parameters.
@@ -68,7 +79,7 @@ async def open_link(
             stream = await _connect(node)
             try:
                 parameters = {"user": login.user, "database": database, **(settings or {})}
-                return await _log_in(stream, node, parameters, login)
+                return await _log_in(stream, node, parameters, login, tracked)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
@@ -114,13 +125,19 @@ async def _connect_to(address: Address) -> trio.SocketStream:
 
 
 async def _log_in(
-    stream: trio.SocketStream, node: Node, parameters: Mapping[str, str], login: ServerLogin
+    stream: trio.SocketStream,
+    node: Node,
+    parameters: Mapping[str, str],
+    login: ServerLogin,
+    tracked: Sequence[str],
 ) -> Opened:
     await stream.send_all(StartupMessage(parameters).encode())
     framer = Framer(LONGEST)
     proof: ScramClient | None = None
     reported: dict[str, str] = {}
     key = (0, b"")
+    asked: tuple[str, ...] | None = None
+    values: dict[str, str] = {}
     while True:
         data = await stream.receive_some(16384)
         if not data:
@@ -135,8 +152,13 @@ async def _log_in(
                 key = (int.from_bytes(body[:4], "big"), body[4:])
             elif tag == ord("E"):
                 raise _refused(body)
+            elif tag == ord("D"):
+                values = answered(asked or (), DataRow.decode(body).values)
+            elif tag == ord("Z") and asked is None:
+                asked = unreported(tracked, reported)
+                await stream.send_all(builders.query(question(asked).encode()))
             elif tag == ord("Z"):
-                return Opened(socket.socket(fileno=stream.socket.detach()), reported, key)
+                return Opened(socket.socket(fileno=stream.socket.detach()), reported, key, values)
 
 
 async def _authenticate(

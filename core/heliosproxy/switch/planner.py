@@ -40,6 +40,7 @@ from heliosproxy.flow.verdict import NOTHING_DECIDED, Applied, Verdict
 from heliosproxy.sandbox.faults import PluginFault
 from heliosproxy.sql.comments import blank_hints, hints, sqlcommenter
 from heliosproxy.sql.facts import Facts, FactsTable
+from heliosproxy.sql.session import SETS_BY_CALL, set_by_call
 from heliosproxy.sql.shape import maskable_encoding, printable, query_hash, shape
 from heliosproxy.switch.flows import Decision, Flow, FlowKey
 
@@ -63,7 +64,7 @@ _NOT_EXECUTABLE: tuple[type[Action], ...] = (Limit, Mask, Settings)
 """Actions whose mechanism this version lacks, and whose silent loss would be a hole."""
 
 _UNPROVEN = Proof(False, "anything", "text that must not be parsed")
-_UNREAD = Facts("unknown", pins="settings that the proxy cannot follow", transaction_control=True, ddl=True)
+_UNREAD = Facts("unknown", pins=("settings that the proxy cannot follow",), transaction_control=True, ddl=True)
 """Facts of a text in an encoding, or with a setting, under which it must not be parsed (S3)."""
 
 
@@ -149,6 +150,7 @@ class Planner:
         if flow is not None and (flow.expires is None or time.monotonic() < flow.expires):
             return flow
         flow = self.decide(session.client, session.hints, text, shaped, types, parameters)
+        flow.sets = set_by_call(text)
         if self._remembered(flow):
             self.table.put(key, flow)
         return flow
@@ -159,6 +161,8 @@ class Planner:
         extra: object = (text if len(text) <= LONGEST_KEY else _digest(text)) if self._by_text else None
         if types:
             extra = (extra, types)
+        if SETS_BY_CALL in text:
+            extra = (extra, set_by_call(text))
         if self._comment_keys and b"/*" in text:
             extra = (extra, tuple(pair for pair in sqlcommenter(text) if pair.key in self._comment_keys))
         return shaped, session.flow_class, extra

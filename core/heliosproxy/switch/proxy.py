@@ -72,6 +72,7 @@ class Proxy:
     def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
         self.config = config
         self.users = Users(config.auth.users)
+        self._tracked = config.pool.tracked_settings
         self.cluster = Cluster(config.nodes, region=config.proxy.region, health=config.health)
         self.planner = Planner(self.cluster, plugins, flows=config.plugins.flows, balancer=Balancer())
         self.switch = Switch(config, self.cluster, self.planner, self)
@@ -84,7 +85,7 @@ class Proxy:
         self._links: dict[Link, Endpoint] = {}
         self._held: dict[int, Session] = {}
         self._owners: dict[Endpoint, Session | Link] = {}
-        self._greetings: OrderedDict[tuple[object, ...], dict[str, str]] = OrderedDict()
+        self._greetings: OrderedDict[tuple[object, ...], tuple[dict[str, str], dict[str, str]]] = OrderedDict()
         self._asking: dict[tuple[object, ...], trio.Event] = {}
         self._waited: set[str] = set()
         self._ids = count(1)
@@ -177,12 +178,12 @@ class Proxy:
         verdict = self.planner.greet(client)
         if verdict.reject is not None:
             raise PeerError(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
-        parameters = await self._greeting(admitted)
+        parameters, asked = await self._greeting(admitted)
         self.cluster.request_catalogue(client.database)
         await self._catalogue(client.database)
         identity = next(self._ids)
         key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
-        settings = from_parameters(parameters, admitted.settings)
+        settings = from_parameters(parameters, admitted.settings, asked)
         session = Session(
             identity, key, client, settings, admitted.hints, max_message=self.config.proxy.max_message
         )
@@ -200,8 +201,9 @@ class Proxy:
             self._client_data(session, admitted.rest)
         self._reactor.flush()
 
-    async def _greeting(self, admitted: Admitted) -> dict[str, str]:
-        """What the server reports to a client with these start-up settings, which it also checks.
+    async def _greeting(self, admitted: Admitted) -> tuple[dict[str, str], dict[str, str]]:
+        """What the server reports to a client with these start-up settings, which it also checks, and what of the
+        tracked settings it does not report.
 
         Found out by logging in as the client would, once for each combination; application_name is nobody's business.
         """
@@ -217,12 +219,13 @@ class Proxy:
             try:
                 opened = await self._look(client.database, client.user, wanted)
                 opened.socket.close()
-                self._greetings[key] = opened.parameters
+                self._greetings[key] = (opened.parameters, opened.asked)
             finally:
                 self._asking.pop(key).set()
             if len(self._greetings) > GREETINGS:
                 self._greetings.popitem(last=False)
-        return {**found, "application_name": _printable(client.application_name)}
+        parameters, asked = found
+        return {**parameters, "application_name": _printable(client.application_name)}, asked
 
     async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
         """Log in to the primary; to any other node where there is none; wait where there is no node at all."""
@@ -233,7 +236,7 @@ class Proxy:
             others = [node for node in self.cluster.nodes if node.healthy and node is not primary]
             for node in [primary, *others] if primary is not None else others:
                 try:
-                    return await open_link(node, database, login, timeout, settings)
+                    return await open_link(node, database, login, timeout, self._tracked, settings)
                 except Unreachable as error:
                     self.cluster.reported(node, error)
             if trio.current_time() > give_up:
@@ -315,7 +318,8 @@ class Proxy:
     async def _open(self, pool: Pool) -> None:
         login = self.users.on_nodes(pool.user)
         try:
-            opened = await open_link(pool.node, pool.database, login, self.config.pool.connect_timeout)
+            timeout = self.config.pool.connect_timeout
+            opened = await open_link(pool.node, pool.database, login, timeout, self._tracked)
         except PeerError as error:
             log.warning("no link to %s for %s@%s: %s", pool.node.name, pool.user, pool.database, error.message)
             self._then(self.switch.links.not_opened, pool, error, isinstance(error, Unreachable))
@@ -326,7 +330,8 @@ class Proxy:
             self._then(self._opened, pool, opened)
 
     def _opened(self, pool: Pool, opened: Opened) -> None:
-        link = Link(pool.node, opened.key, from_parameters(opened.parameters))
+        settings = from_parameters(opened.parameters, asked=opened.asked)
+        link = Link(pool.node, opened.key, settings, tuple(opened.asked))
         endpoint = self._reactor.adopt(opened.socket, partial(self._link_data, link), partial(self._link_lost, link))
         self._links[link] = endpoint
         self._owners[endpoint] = link

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from helios_sdk.contract import Client
 
+from heliosproxy.sql.statements import HELD_CURSOR, LISTENS, SETS, TEMPORARY_OBJECT, TEMPORARY_TABLE
 from heliosproxy.switch.settings import Settings
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire.errors import ProtocolError
@@ -26,6 +28,14 @@ IDLE = ord("I")
 _COPY = frozenset(b"dcf")
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
+
+
+def _is_rolled_back(pin: str) -> bool:
+    return _is_reset(pin) or pin in (HELD_CURSOR, LISTENS, TEMPORARY_OBJECT, TEMPORARY_TABLE)
+
+
+def _is_reset(pin: str) -> bool:
+    return (pin.startswith(SETS) and pin != f"{SETS}session_authorization") or pin == "set_config"
 
 
 @dataclass(eq=False, slots=True)
@@ -60,10 +70,16 @@ class Session:
     """Transaction status: `I`, `T` or `E`."""
     lost: bool = False
     """Its transaction's link died; statements fail until ROLLBACK."""
-    pin: str = ""
+    start: Settings = field(init=False)
+    """The settings with which it logged in: what RESET goes back to."""
+    pins: frozenset[str] = frozenset()
     """Why its link stays with it outside transactions."""
+    pins_before: frozenset[str] | None = None
+    """What they go back to if the transaction is rolled back; None while it has changed none."""
+    ask: bool = False
+    """Settings may have changed that servers do not report: its link is asked for them before it is let go."""
     salt: int = 0
-    """Not 0 once settings have changed that the proxy does not follow: its flows are then its own (S4)."""
+    """Not 0 while settings may have changed in a way that the proxy cannot see: its flows are then its own (S4)."""
     changed_schema: bool = False
     """Its transaction, or its last statement, may have changed the catalogue."""
     changed_functions: bool = False
@@ -81,6 +97,9 @@ class Session:
     _pieces: list[bytes] = field(default_factory=list)
     _missing: int = 0
     """Bytes still to come of a long message; its pieces are gathered without joining them each time."""
+
+    def __post_init__(self) -> None:
+        self.start = self.settings
 
     @property
     def queued(self) -> int:
@@ -179,8 +198,22 @@ class Session:
             self.local_hints.pop(key, None)
         self._put_hint(key, value)
 
+    @property
+    def pin(self) -> str:
+        """Why its link stays with it, in words; empty if it does not."""
+        return ", ".join(sorted(self.pins))
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its transaction has changed what a rollback takes back."""
+        return self.hints_before is not None or self.pins_before is not None or bool(self.local_hints)
+
     def transaction_ended(self, *, rolled_back: bool) -> None:
-        """Settings go back as PostgreSQL's own do (L8); a rollback to a savepoint is not followed."""
+        """Settings go back as PostgreSQL's own do (L8); a rollback to a savepoint is not followed. So do pins, but for
+        those that outlive a rollback, such as advisory locks."""
+        if rolled_back and self.pins_before is not None:
+            self._hold(self.pins_before | {pin for pin in self.pins if not _is_rolled_back(pin)})
+        self.pins_before = None
         if rolled_back and self.hints_before is not None:
             self.hints = self.hints_before
         else:
@@ -188,7 +221,7 @@ class Session:
                 self._put_hint(key, value)
         self.hints_before = None
         self.local_hints.clear()
-        self.flow_class = -1
+        self._hold(self.pins)
 
     def forget_hints(self) -> None:
         """RESET ALL and DISCARD ALL reset the proxy's own settings as well."""
@@ -215,17 +248,40 @@ class Session:
                 unit.add(message)
             unit.complete = following.complete and not following.simple
 
-    def keep_link(self, reason: str) -> None:
+    def keep_link(self, *reasons: str) -> None:
         """Something of its own is on its link; its flows are its own too, since settings may be among that (S4)."""
-        self.pin = reason
-        self.salt = self.id
-        self.flow_class = -1
+        if not self.pins.issuperset(reasons):
+            self.pins_before = self.pins if self.pins_before is None else self.pins_before
+            self._hold(self.pins | set(reasons))
+
+    def release_pins(self, reason: str) -> None:
+        """A reason is no more; `SET ` stands for every setting that RESET ALL resets."""
+        gone = {pin for pin in self.pins if pin == reason or (reason == SETS and _is_reset(pin))}
+        if gone:
+            self.pins_before = self.pins if self.pins_before is None else self.pins_before
+            self._hold(self.pins - gone)
 
     def unpin(self) -> None:
         """Nothing of its own is left on its link."""
-        self.pin = ""
-        self.salt = 0
+        self._hold(frozenset())
+
+    def _hold(self, pins: frozenset[str]) -> None:
+        self.pins = pins
+        self.salt = self.id if pins or (self.ask and self.salt) else 0
         self.flow_class = -1
+
+    def hide_settings(self, *, ask: bool) -> None:
+        """A setting has changed that its server does not report: for the transaction, or until the server was asked."""
+        self.ask = self.ask or ask
+        self.salt = self.id
+        self.flow_class = -1
+
+    def told(self, values: Mapping[str, str]) -> None:
+        """The values of settings that its server does not report."""
+        self.settings = self.settings.with_values(values)
+        self.ask = False
+        self.maskable = None
+        self._hold(self.pins)
 
     def report(self, name: str, value: str) -> None:
         """The server reported a setting's new value, which the client now sees."""

@@ -109,7 +109,10 @@ class Switch:
         if session.pool is not None or session.id in self._homeless:
             self._give_up(session, "57014", "canceling statement due to user request")
         elif link is not None and link.units and session.units:
-            self.links.handover.cancel(link)
+            if session.ask and session.adopting:  # the link only tells the settings; the statement has not begun
+                self._fail(session, error_response("ERROR", "57014", "canceling statement due to user request"))
+            else:
+                self.links.handover.cancel(link)
         return True
 
     def advance(self, session: Session) -> None:
@@ -301,7 +304,7 @@ class Switch:
                 self._route(session, unit)
                 return
         if self._session_mode:
-            session.pin = session.pin or "pool mode session"
+            session.keep_link("pool mode session")
         self._send(session, unit, link)
 
     def refused(self, session: Session, error: PeerError) -> None:
@@ -310,7 +313,7 @@ class Switch:
         self.advance(session)
 
     def look_elsewhere(self, session: Session) -> None:
-        """The node that it waited for is not there: at the next tick it is routed again."""
+        """The node, or the link, that it waited for is not there: at the next tick it is routed again."""
         self._homeless.setdefault(session.id, session.units[0].started)
 
     def waited_too_long(self, session: Session, pool: Pool) -> None:
@@ -343,6 +346,11 @@ class Switch:
         data = answer.data
         if unit.lead:
             data, unit.lead = unit.lead + data, b""
+        if answer.status and unit.resets and not unit.failed:
+            self.port.to_client(session, data[: -len(builders.ready_for_query(answer.status))])
+            unit.forwarded = True
+            self._restore(link, session, unit, answer.status)
+            return
         self.port.to_client(session, data)
         unit.forwarded = True
         if answer.status and unit.moving:
@@ -363,21 +371,45 @@ class Switch:
         self.links.handover.release(session, link)
         self.advance(session)
 
+    def _restore(self, link: Link, session: Session, unit: Unit, status: int) -> None:
+        """Settings were reset: the client's are what it named at start-up. It hears of them, then of the end."""
+
+        def restored() -> None:
+            changed = [item for item in link.settings.values if item not in session.settings.values]
+            reported = [(name, value) for name, value in changed if name not in link.asked]
+            for name, value in reported:
+                session.report(name, value)
+            statuses = b"".join(builders.parameter_status(name, value) for name, value in reported)
+            self.port.to_client(session, statuses + builders.ready_for_query(status))
+            self._finished(link, session, unit, status)
+
+        self.links.handover.restore(session, link, unit.resets, restored)
+
     def _finished(self, link: Link, session: Session, unit: Unit, status: int) -> None:
         session.units.popleft()
-        if status == IDLE and session.hints_before is not None:
-            session.transaction_ended(rolled_back=loss.rolls_back(session, unit))
+        rolled_back = status == IDLE and loss.rolls_back(session, unit)
         session.status = status
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
-        if status == IDLE and not session.pin:
-            self.links.handover.release(session, link)
+        if status == IDLE:
+            if session.has_changed:
+                session.transaction_ended(rolled_back=rolled_back)
+            elif session.salt and not (session.pins or session.ask):
+                session.unpin()
+            if not session.pins:
+                self.links.handover.settle(session, link)
+        self.advance(session)
+
+    def settled(self, session: Session) -> None:
+        """The session's settings are known again: it may go on."""
         self.advance(session)
 
     def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:
         """The session's link died."""
         if session.id not in self.sessions:
             return
+        if unit is None and session.units and session.units[0].link is link:
+            unit = session.units[0]  # its end was held back: `_restore`
         match loss.after(session, unit, link, reason):
             case loss.End(error):
                 self._end(session, error)

@@ -76,6 +76,8 @@ class Unit:
         "portals",
         "problem",
         "refused",
+        "reply",
+        "resets",
         "restartable",
         "rows",
         "session",
@@ -146,6 +148,11 @@ class Unit:
         """The server's parser refused the text as a whole, so nothing of it ran."""
         self.problem = ""
         """Internal units: the server's words for what went wrong."""
+        self.resets: frozenset[str] = frozenset()
+        """Settings that it resets and that its client had named at start-up, lower case; `*`: all, `**`: the role too.
+        Their values are put back before the client hears of the end."""
+        self.reply = b""
+        """Internal units: what the server answered, ReadyForQuery included."""
         self.rows = 0
         self.bytes = 0
         self.started = 0.0

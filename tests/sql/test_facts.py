@@ -104,7 +104,7 @@ def test_settings(text: str, expected: Setting) -> None:
 
 @pytest.mark.parametrize("text", [
     "set a.b = 1", "set session characteristics as transaction read only", "set role x",
-    "listen x", "prepare p as select 1", "declare c cursor with hold for select 1", "load 'x'",
+    "listen x", "prepare p as select 1; select 1", "declare c cursor with hold for select 1", "load 'x'",
     "create temp table x()", "create temporary view x as select 1", "create temp sequence x",
     "create table pg_temp.x()",
     "create temp table x as select 1", "create function pg_temp.f() returns int language sql return 1",

@@ -293,7 +293,7 @@ def test_the_proxys_settings_among_a_servers_statements(stage: Make) -> None:
     assert tags(alice.hears()) == "12DCZ"
 
 
-@pytest.mark.parametrize("text", ["deallocate all", "discard all"])
+@pytest.mark.parametrize("text", ["deallocate all; select 1", "discard all"])
 def test_a_link_whose_statements_were_discarded_is_told_them_again(stage: Make, text: str) -> None:
     play = stage(size=1)
     alice = play.client()

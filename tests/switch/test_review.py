@@ -288,7 +288,6 @@ def test_deallocating_one_does_not_make_the_link_forget_the_others(stage: Make) 
     alice.asks("prepare other as select 1")
     play.server().answers(builders.command_complete("PREPARE") + IN_TRANSACTION)
     alice.asks("deallocate other")
-    play.server().answers(builders.command_complete("DEALLOCATE") + IN_TRANSACTION)
     play.server().takes()
     alice.says(run(b"a"), builders.SYNC)
     assert tags(play.server().takes()) == "BES", "a Parse would fail with 42P05: the server still has it"

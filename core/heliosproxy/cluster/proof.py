@@ -72,14 +72,14 @@ def prove_types(types: Iterable[Oid], catalogue: Catalogue | None) -> Proof:
     return _proof(effect)
 
 
-_READS: frozenset[Kind] = frozenset(("select", "show", "explain", "copy", "declare"))
+_READS: frozenset[Kind] = frozenset(("select", "show", "explain", "copy", "declare", "execute"))
 _NO_CATALOGUE = Effect("the catalogue is not known", Leaves.ANYTHING, "the catalogue is not known")
 _WORDS: Mapping[Leaves, LeavesWord] = MappingProxyType({
     Leaves.NOTHING: "nothing", Leaves.SEQUENCES: "sequences", Leaves.ANYTHING: "anything",
 })  # fmt: skip
 _LEAVE_NOTHING: frozenset[Kind] = frozenset((
     "begin", "commit", "rollback", "savepoint", "prepare-transaction", "commit-prepared", "discard", "deallocate",
-    "fetch", "close", "unlisten", "notify", "lock", "reset",
+    "fetch", "close", "unlisten", "notify", "lock", "reset", "prepare",
 ))  # fmt: skip
 
 

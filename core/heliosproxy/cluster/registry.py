@@ -119,6 +119,10 @@ class Cluster:
         """The snapshot, also where DDL has made doubtful what it says of relations."""
         return self.snapshots.functions(database)
 
+    def generation(self, database: str) -> int:
+        """Goes up with every change of that database's catalogue that is known of, and now and then without one."""
+        return self.snapshots.generation(database)
+
     def request_catalogue(self, database: str) -> None:
         """See that there will be a snapshot, and that it is kept fresh. Returns at once; may be called often."""
         self.snapshots.request(database)

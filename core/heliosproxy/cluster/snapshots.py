@@ -78,6 +78,11 @@ class Snapshots:
         snapshot = self._held.get(database)
         return snapshot.catalogue if snapshot is not None and snapshot.functions_valid else None
 
+    def generation(self, database: str) -> int:
+        """Goes up with every DDL, and whenever the catalogue was read anew."""
+        snapshot = self._held.get(database)
+        return snapshot.generation + snapshot.readings if snapshot is not None else 0
+
     def request(self, database: str) -> None:
         """Hold one for this database from now on. Returns at once."""
         if database in self._held:

@@ -15,7 +15,7 @@ from heliosproxy.sql import statements, unread
 from heliosproxy.sql.effects import Setting, Transaction
 from heliosproxy.sql.references import SET_LOCALLY, References, merge
 from heliosproxy.sql.session import Name
-from heliosproxy.sql.statements import Single
+from heliosproxy.sql.statements import PREPARES, Single
 from heliosproxy.sql.tree import parse
 
 MAX_STATEMENTS = 100
@@ -47,6 +47,9 @@ class Facts:
     """Reasons, as in `pins`, that it ends: UNLISTEN *, CLOSE ALL, RESET …; `SET ` alone stands for every setting."""
     unpins: bool = False
     """DISCARD ALL."""
+    executes: tuple[str, ...] = ()
+    """Prepared statements that it executes, whose facts are not among these: EXECUTE, EXPLAIN EXECUTE, CREATE TABLE …
+    AS EXECUTE."""
     transaction_control: bool = False
     """It holds BEGIN, COMMIT, SAVEPOINT, SET TRANSACTION … or may do their work (DO, CALL, an unread text): never run
     again (O2)."""
@@ -97,6 +100,7 @@ def _single(read: Single) -> Facts:
         read.pins,
         read.releases,
         read.unpins,
+        read.executes,
         read.transaction is not None or read.kind in ("do", "call"),
         read.ddl,
         read.ddl_of_relations,
@@ -116,8 +120,9 @@ def _together(parts: tuple[Facts, ...]) -> Facts:
         _union(part.tables for part in parts),
         _union(part.functions for part in parts),
         merge(known) if len(known) == len(parts) else None,
-        pins=_union(part.pins for part in parts),
+        pins=_union(part.pins if part.kind != "prepare" else (PREPARES,) for part in parts),
         unpins=parts[-1].unpins,
+        executes=_union(part.executes for part in parts),
         transaction_control=any(part.transaction_control for part in parts),
         ddl=any(part.ddl for part in parts),
         ddl_of_relations=all(part.ddl_of_relations for part in parts if part.ddl),

@@ -28,6 +28,7 @@ TEMPORARY_TABLE = "temporary table"
 TEMPORARY_OBJECT = "temporary object"
 HELD_CURSOR = "cursor WITH HOLD"
 LISTENS = "LISTEN"
+PREPARES = "PREPARE"
 SETS = "SET "
 """Reasons for which a session keeps its link; the last is followed by the setting's name, and alone stands for all."""
 
@@ -46,6 +47,7 @@ class Single:
     pins: tuple[str, ...] = ()
     releases: tuple[str, ...] = ()
     unpins: bool = False
+    executes: tuple[str, ...] = ()
     ddl: bool = False
     ddl_of_relations: bool = False
     locks_rows: bool = False
@@ -158,16 +160,27 @@ def _declare(tree: Tree, body: Tree) -> Single:
     return replace(found, pins=(*found.pins, HELD_CURSOR)) if hold else found
 
 
+def _execute(tree: Tree, body: Tree) -> Single:
+    """It reads and leaves what its arguments do; what it executes has facts of its own (S2)."""
+    name = text_of(body, "name")
+    found = [collect(argument) for argument in items(body, "params")]
+    known = [references for references in found if references is not None]
+    references = merge(known) if len(known) == len(found) else None
+    return Single("execute", references, name=name, pins=session_state(body.get("params")), executes=(name,))
+
+
 def _explain(tree: Tree, body: Tree) -> Single:
     query = child(body, "query")
     inner = read(query)
     rows = inner.kind in ("select", "insert", "update", "delete", "merge") and not inner.ddl
+    rows = rows or inner.kind == "execute"
     pins = inner.pins if _analyzes(body) else ()
     return Single(
         "explain",
         inner.references if rows else None,
         inner.relations,
         name=inner.name,
+        executes=inner.executes,
         pins=pins,
         ddl=inner.ddl and _analyzes(body),
         locks_rows=inner.locks_rows,
@@ -220,7 +233,10 @@ def _other(tree: Tree, body: Tree) -> Single:
     pins = (TEMPORARY_OBJECT,) if temporary else session_state(body.get("query"))
     [kind] = tree
     names = (relation_name(target),) if target else ()
-    return Single("ddl", relations=names, ddl=True, ddl_of_relations=kind in _OF_RELATIONS, pins=pins)
+    executed = text_of(child(child(body, "query"), "ExecuteStmt"), "name")
+    executes = (executed,) if executed else ()
+    of_relations = kind in _OF_RELATIONS
+    return Single("ddl", relations=names, ddl=True, ddl_of_relations=of_relations, pins=pins, executes=executes)
 
 
 _OF_RELATIONS = frozenset((
@@ -241,9 +257,9 @@ _READERS: Mapping[str, Callable[[Tree, Tree], Single]] = MappingProxyType({
     "VariableSetStmt": _set,
     "VariableShowStmt": _show,
     "DiscardStmt": _discard,
-    "PrepareStmt": _named("prepare", "name", "PREPARE"),
-    "ExecuteStmt": _named("execute", "name"),
-    "DeallocateStmt": _named("deallocate", "name"),
+    "PrepareStmt": _named("prepare", "name"),
+    "ExecuteStmt": _execute,
+    "DeallocateStmt": _all_of("deallocate", "name", PREPARES),
     "DeclareCursorStmt": _declare,
     "FetchStmt": _named("fetch", "portalname"),
     "ClosePortalStmt": _all_of("close", "portalname", HELD_CURSOR),

@@ -47,11 +47,11 @@ class Flow:
         self.proof = proof
         self.verdict = verdict
         self.hints = hints
-        self.read_only = proof.read_only
+        self.read_only = proof.read_only and not facts.pins  # a session that stays there must be able to write
         self.dirt = _DIRT[proof.leaves]
         self.answered = _answered(facts, verdict)
-        """How the proxy itself answers: reject, rows, or what SET, RESET or SHOW of its own settings does; empty: a
-        server answers."""
+        """How the proxy itself answers: reject, rows, deallocate, or what SET, RESET or SHOW of its own settings does;
+        empty: a server answers."""
         self.qualified: Qualified | None = None
         self.qualified_version = -1
         self.expires: float | None = None
@@ -82,6 +82,8 @@ def _answered(facts: Facts, verdict: Verdict) -> str:
         return "reject"
     if verdict.answer is not None:
         return "rows"
+    if facts.kind == "deallocate":
+        return "deallocate"
     setting = facts.setting
     if setting is not None and setting.name.startswith(PREFIX):
         return setting.action

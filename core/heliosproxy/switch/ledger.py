@@ -9,6 +9,8 @@ from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
 from heliosproxy.switch.observers import Observers
+from heliosproxy.switch.prepared import OUR_NAMES
+from heliosproxy.switch.sql_prepared import identity
 from heliosproxy.wire.errors import notice_response
 
 if TYPE_CHECKING:
@@ -18,9 +20,6 @@ if TYPE_CHECKING:
     from heliosproxy.switch.planner import Planner
     from heliosproxy.switch.session import Session
     from heliosproxy.switch.unit import Unit
-
-OUR_NAMES = "helios_"
-"""Names of statements on links begin so."""
 
 
 class Ledger:
@@ -64,7 +63,8 @@ class Ledger:
             note, relaxed = f"pinned: {session.pin}", ""
         notices = b""
         for flow in flows_of(unit):
-            self.decided(session, flow, link.node.name, note)
+            if flow.facts.kind != "execute" or len(unit.flows) < 2:  # it stands for what it executes
+                self.decided(session, flow, link.node.name, note)
             if flow.verdict.notices:
                 notices += local.notices(flow.verdict.notices)
         if relaxed:
@@ -92,10 +92,14 @@ class Ledger:
             if flow.facts.ddl and not unit.unparsed:
                 session.changed_schema = True
                 session.changed_functions = session.changed_functions or not flow.facts.ddl_of_relations
-            if not unit.failed:
+            if not unit.failed and not flow.answered:
                 held = session.pins
                 for facts in flow.facts.parts or (flow.facts,):
                     _release(session, link, facts, held)
+        if unit.declares is not None and not unit.failed:
+            name, statement = unit.declares
+            session.prepared[name] = statement
+            link.declared[name] = identity(session, name, statement)
         if session.changed_schema and session.status == IDLE:  # whatever the outcome looked like (O2)
             of_relations = not session.changed_functions
             session.changed_schema = session.changed_functions = False
@@ -146,10 +150,13 @@ def _release(session: Session, link: Link, facts: Facts, held: frozenset[str]) -
     session.keep_link(*held.intersection(facts.pins))
     if facts.setting is not None and facts.setting.action == "reset-all":
         session.forget_hints()
-    everything = facts.unpins or (facts.kind == "deallocate" and not facts.name)
-    if everything:
+    if facts.kind == "deallocate" and facts.name:
+        session.prepared.pop(facts.name.encode(), None)
+        link.declared.pop(facts.name.encode(), None)
+        if facts.name.startswith(OUR_NAMES):
+            link.forget_statements()
+    elif facts.unpins or facts.kind == "deallocate":
         session.prepared.clear()
-    if everything or (facts.kind == "deallocate" and facts.name.startswith(OUR_NAMES)):
         link.forget_statements()
     if facts.unpins:
         session.unpin()

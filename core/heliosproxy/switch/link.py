@@ -68,6 +68,8 @@ class Link:
         self.outgoing: list[bytes] = []
         self.prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         """Server-side named statements, by name; least recently used first."""
+        self.declared: OrderedDict[bytes, object] = OrderedDict()
+        """Server-side statements under names that clients gave them by SQL, with what tells them apart."""
         self.unnamed: object = None
         """Whose unnamed statement it has: the Prepared, compared by identity."""
         self.dirt = 0
@@ -115,6 +117,14 @@ class Link:
         unit.body.append(builders.query(sql.encode("utf-8", "surrogateescape")))
         self.send(unit)
 
+    def run_messages(self, *messages: bytes, on_done: Callable[[Unit], None] | None = None) -> None:
+        """Send messages of the extended protocol as an internal unit; a Sync is added."""
+        unit = Unit(None, simple=False)
+        unit.complete = True
+        unit.on_done = on_done
+        unit.body += (*messages, builders.SYNC)
+        self.send(unit)
+
     def was_reset(self, *, role: bool) -> None:
         """The server has brought its own values back: those that it does not report, and those that nobody follows."""
         base = {name: self.base.value(name) for name in self.asked if role or name != "role"}
@@ -123,6 +133,7 @@ class Link:
     def forget_statements(self) -> None:
         """The server has dropped the named statements."""
         self.prepared.clear()
+        self.declared.clear()
         self.stale.clear()
         self.unnamed = None
 
@@ -271,6 +282,8 @@ class Link:
         if expected and tag in expected[0].ends:
             expect = expected.popleft()
             out = b"" if expect.swallow else message
+            if expect.seen is not None:
+                expect.seen(message)
         return out + emit(expected)
 
     def _parameter_status(self, unit: Unit | None, message: bytes) -> bytes:
@@ -294,7 +307,7 @@ class Link:
         if unit.sqlstate in _STALE:
             self._condemn(unit)
         if unit.session is None:
-            unit.problem = fields.get("M", "")
+            unit.problem, unit.problem_response = fields.get("M", ""), message
             return b""
         if unit.complete and unit.expected and unit.expected[0].ends is not READY and not unit.ends_with_sync:
             unit.let_go()
@@ -302,7 +315,7 @@ class Link:
         if unit.sqlstate in REFUSALS and self._may_run_on_the_primary(unit, unit.session):
             unit.refused = unit.sqlstate
             return b""
-        return unit.undo() or message
+        return unit.undo() or unit.stand_in or _with_the_clients_names(message, unit.names)
 
     def _condemn(self, unit: Unit) -> None:
         """Whatever named statement has failed, the next use of it prepares it afresh."""
@@ -322,6 +335,15 @@ def emit(expected: deque[Expect]) -> bytes:
         expect = expected.popleft()
         out += expect.emit if isinstance(expect.emit, bytes) else expect.emit()
     return out
+
+
+def _with_the_clients_names(message: bytes, names: dict[bytes, bytes]) -> bytes:
+    """An ErrorResponse that speaks of statements by the names that the client gave them."""
+    if b'"helios_' not in message:
+        return message
+    for ours, theirs in names.items():
+        message = message.replace(b'"' + ours + b'"', b'"' + theirs + b'"')
+    return message[:1] + (len(message) - 1).to_bytes(4, "big") + message[5:]
 
 
 _NOTABLE = frozenset((ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN))

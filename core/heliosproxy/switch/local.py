@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from helios_sdk.contract import Notice, Reject
@@ -10,6 +11,7 @@ from heliosproxy.wire import builders
 from heliosproxy.wire.errors import error_response, notice_response
 
 if TYPE_CHECKING:
+    from heliosproxy.sql.facts import Facts
     from heliosproxy.switch.flows import Flow
     from heliosproxy.switch.session import Session
 
@@ -49,9 +51,8 @@ def execution(session: Session, flow: Flow) -> bytes:
     """The rows and CommandComplete of a statement that the proxy answers; what it sets is set."""
     if flow.answered == "rows":
         return _rows(flow)
-    if deallocates(session, flow):
-        del session.prepared[flow.facts.name.encode()]
-        return builders.command_complete("DEALLOCATE")
+    if flow.answered == "deallocate":
+        return builders.command_complete("DEALLOCATE" if flow.facts.name else "DEALLOCATE ALL")
     setting = flow.facts.setting
     assert setting is not None
     key = setting.name.partition(".")[2]
@@ -61,15 +62,37 @@ def execution(session: Session, flow: Flow) -> bytes:
     return builders.command_complete("RESET" if flow.answered == "reset" else "SET")
 
 
-def deallocates(session: Session, flow: Flow) -> bool:
-    """Whether it is a DEALLOCATE of a statement that the client prepared by the protocol, and no server knows so."""
-    return flow.facts.kind == "deallocate" and flow.facts.name.encode() in session.prepared and bool(flow.facts.name)
+def deallocate(session: Session, facts: Facts) -> Callable[[], None] | None:
+    """Forget a prepared statement, or all; returns what undoes it. None: the session has none of that name."""
+    name = facts.name.encode()
+    if name and name not in session.prepared:
+        return None
+    before = dict(session.prepared)
+    if name:
+        del session.prepared[name]
+    else:
+        session.prepared.clear()
+
+    def undo() -> None:
+        session.prepared.clear()
+        session.prepared.update(before)
+
+    return undo
+
+
+def unknown_statement(name: bytes) -> bytes:
+    """PostgreSQL's error for a prepared statement that there is not."""
+    shown = f'prepared statement "{name.decode("utf-8", "replace")}"' if name else "unnamed prepared statement"
+    return error_response("ERROR", "26000", f"{shown} does not exist")
+
+
+def changed_result() -> bytes:
+    """PostgreSQL's error for a prepared statement whose rows are no longer of the type that its client knows."""
+    return error_response("ERROR", "0A000", "cached plan must not change result type")
 
 
 def simple(session: Session, flow: Flow) -> bytes:
     """The whole answer to a simple Query, without ReadyForQuery."""
-    if flow.verdict.reject is not None:
-        return refusal(flow.verdict.reject)
     described = description(flow) if _columns(flow) is not None else b""
     return described + execution(session, flow)
 

@@ -14,6 +14,10 @@ from itertools import count
 from heliosproxy.switch.settings import Settings
 from heliosproxy.wire.errors import ProtocolError
 
+OUR_NAMES = "helios_"
+"""Names of statements on links begin so."""
+UNKNOWN_TYPE = 0xFFFFFFFF
+"""Stands for a parameter's type that was given by name: of no object, so that nothing is proven of it."""
 FIRST_OWN_OID = 16384
 """FirstNormalObjectId: what initdb made is below it."""
 
@@ -25,7 +29,10 @@ literal, nothing is lost but that the statement is shared."""
 class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
-    __slots__ = ("named_under", "own_types", "sent", "server_name", "shape", "text", "types")
+    __slots__ = (
+        "changed", "described", "named_under", "own_types", "private", "sent", "server_name", "shape", "sql", "text",
+        "types",
+    )  # fmt: skip
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
         self.text = text
@@ -41,6 +48,39 @@ class Prepared:
         self.own_types = own_types(types)
         self.server_name = b""
         """Its name on links; empty for an unnamed statement."""
+        self.sql = b""
+        """The PREPARE that prepared it; then its name on links is its client's. Empty: it was a Parse message."""
+        self.described = b""
+        """The type of its rows as its client was told; empty if it never was."""
+        self.changed = False
+        """Its rows are of another type by now: until its client prepares it again, it is refused."""
+        self.private = False
+        """Its text names statements, which are its session's: it is shared with nobody."""
+
+
+    def was_described(self, message: bytes) -> None:
+        """Its client gets this RowDescription or NoData."""
+        self.described = row_type(message)
+
+
+def row_type(messages: bytes) -> bytes:
+    """What the first RowDescription or NoData in a stream of messages says of names and types, whatever the formats."""
+    position = 0
+    while messages[position] not in b"Tn":
+        position += 1 + int.from_bytes(messages[position + 1 : position + 5], "big")
+    if messages[position] == ord("n"):
+        return b"n"
+    position, parts = position + 7, [messages[position + 5 : position + 7]]
+    for _ in range(int.from_bytes(parts[0], "big")):
+        name = messages.index(0, position)
+        parts += (messages[position : name + 1], messages[name + 7 : name + 17])
+        position = name + 19
+    return b"".join(parts)
+
+
+def is_momentary(text: bytes) -> bool:
+    """Whether the text may mean something else each time it is parsed (L7)."""
+    return _MOMENTARY.search(text) is not None
 
 
 def own_types(types: bytes) -> tuple[int, ...]:
@@ -66,17 +106,18 @@ class StatementNames:
 
     def name(self, text: bytes, types: bytes, meaning: object) -> bytes:
         """The server-side name of a statement under these settings."""
-        if _MOMENTARY.search(text):
-            return self._new()
+        if is_momentary(text):
+            return self.new()
         key = (text, types, meaning)
         name = self._names.get(key)
         if name is None:
-            name = self._names[key] = self._new()
+            name = self._names[key] = self.new()
             if len(self._names) > self._limit:
                 self._names.popitem(last=False)
         else:
             self._names.move_to_end(key)
         return name
 
-    def _new(self) -> bytes:
-        return b"helios_%d" % next(self._numbers)
+    def new(self) -> bytes:
+        """A name that no other statement has."""
+        return OUR_NAMES.encode() + str(next(self._numbers)).encode()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from heliosproxy.switch.link import Link
     from heliosproxy.switch.pool import Pool
     from heliosproxy.switch.prepared import Prepared
+    from heliosproxy.switch.resolving import Portal
 
 HEADER = struct.Struct(">xI").unpack_from
 QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL, COPY_DATA = b"QXSHEFd"
@@ -61,6 +62,8 @@ class Session:
     max_message: int = 1 << 28
     prepared: dict[bytes, Prepared] = field(default_factory=dict)
     """By the client's name; the unnamed one under b""."""
+    portals: dict[bytes, Portal] = field(default_factory=dict)
+    """Of its transaction: those whose statements the proxy answers, or that name prepared ones."""
     units: deque[Unit] = field(default_factory=deque)
     """Not yet answered, in order; only the first one may be on a link."""
     link: Link | None = None
@@ -70,6 +73,7 @@ class Session:
     """Transaction status: `I`, `T` or `E`."""
     lost: bool = False
     """Its transaction's link died; statements fail until ROLLBACK."""
+    start_hints: dict[str, str] = field(init=False)
     start: Settings = field(init=False)
     """The settings with which it logged in: what RESET goes back to."""
     pins: frozenset[str] = frozenset()
@@ -100,6 +104,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.start = self.settings
+        self.start_hints = dict(self.hints)
 
     @property
     def queued(self) -> int:
@@ -224,9 +229,9 @@ class Session:
         self._hold(self.pins)
 
     def forget_hints(self) -> None:
-        """RESET ALL and DISCARD ALL reset the proxy's own settings as well."""
-        for key in list(self.hints):
-            self.set_hint(key, None, local=False)
+        """RESET ALL and DISCARD ALL reset the proxy's own settings as well, to what they were at start-up."""
+        for key in self.hints.keys() | self.start_hints.keys():
+            self.set_hint(key, self.start_hints.get(key), local=False)
 
     def _put_hint(self, key: str, value: str | None) -> None:
         if value is None:

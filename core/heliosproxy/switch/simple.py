@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from heliosproxy.switch import local
-from heliosproxy.switch.loss import IDLE
+from heliosproxy.sql.statements import PREPARES
+from heliosproxy.switch import local, sql_prepared
+from heliosproxy.switch.loss import FAILED, IDLE
 from heliosproxy.switch.session import FUNCTION_CALL
+from heliosproxy.switch.sql_prepared import Need
 from heliosproxy.switch.unit import EXECUTED, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
 
 if TYPE_CHECKING:
+    from heliosproxy.switch.flows import Flow
+    from heliosproxy.switch.link import Link
     from heliosproxy.switch.planner import Planner
     from heliosproxy.switch.session import Session
 
@@ -28,24 +32,68 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
     if message.find(0, 5) != len(message) - 1:
         raise PeerError("a Query message's text must end where the message does", "08P01")
     text = message[5:-1]
-    unit.flow = planner.flow(session, text, planner.shape(session, text))
-    if local.deallocates(session, unit.flow):
-        return False
-    return not unit.flow.answered or (unit.flow.answered == "reject" and session.status != IDLE)
+    session.prepared.pop(b"", None)  # as in PostgreSQL, whatever becomes of the Query
+    flow = unit.flow = planner.flow(session, text, planner.shape(session, text))
+    if flow.verdict.reject is not None:
+        unit.error = local.refusal(flow.verdict.reject)
+    elif session.status == FAILED:
+        return not flow.answered or flow.answered == "deallocate"
+    elif sql_prepared.names_any(flow.facts):
+        _name_statements(unit, session, planner, flow, text)
+    if unit.error:
+        return session.status != IDLE
+    return not flow.answered or (flow.answered == "deallocate" and PREPARES in session.pins)
 
 
-def translate(unit: Unit, planner: Planner) -> None:
-    """Write the unit, or the COPY data that was added to one that is under way, into its `body`."""
-    flow = unit.flow
-    assert flow is not None
+def _name_statements(unit: Unit, session: Session, planner: Planner, flow: Flow, text: bytes) -> None:
+    """The text names prepared statements: what it needs of its link, and what it changes in the session."""
+    facts = flow.facts
+    unit.error = sql_prepared.reserved(facts)
+    unit.wants = sql_prepared.wants(session, facts)
+    unit.flows = [flow, *sql_prepared.stood_for(session, planner, flow)]
+    rejected = next((one.verdict.reject for one in unit.flows if one.verdict.reject is not None), None)
+    if rejected is not None:
+        unit.error = local.refusal(rejected)
+    elif facts.kind == "deallocate" and PREPARES not in session.pins:
+        if local.deallocate(session, facts) is None:
+            unit.error = local.unknown_statement(facts.name.encode())
+    elif facts.kind == "prepare":
+        unit.declares = sql_prepared.prepare(session, planner, text, facts)
+        if unit.declares is None:
+            session.keep_link(PREPARES)
+
+
+def translate(unit: Unit, session: Session, link: Link, planner: Planner, limit: int) -> None:
+    """Write the unit, or the COPY data that was added to one that is under way, into its `body`. What the link must
+    know first is sent ahead; at most `limit` statements are kept there."""
     if unit.link is not None:
         unit.body += unit.messages
         unit.let_go()
-    elif flow.verdict.reject is not None:
+    elif unit.error:
         unit.body.append(builders.query(UNPARSABLE))
-        unit.expect(Expect(EXECUTED, error=local.refusal(flow.verdict.reject)))
+        unit.expect(Expect(EXECUTED, error=unit.error))
     else:
+        for need in sql_prepared.needs(session, link, unit.wants, limit) if session.status != FAILED else ():
+            _teach(unit, link, need)
         unit.body.append(_sent(unit.messages[0], unit, planner))
+
+
+def _teach(unit: Unit, link: Link, need: Need) -> None:
+    """Make the link forget or learn a statement ahead of the unit."""
+    name, prepared = need.name, need.prepared
+
+    def learned(done: Unit) -> None:
+        if done.sqlstate:
+            link.declared.pop(name, None)
+            unit.stand_in = unit.stand_in or done.problem_response
+
+    if need.forget:
+        link.run_messages(builders.close_statement(name))
+    if prepared is not None and prepared.sql:
+        link.run(prepared.sql.decode("utf-8", "surrogateescape"), learned)
+    elif prepared is not None:
+        message = builders.join_two(ord("P"), name, prepared.sent or prepared.text, prepared.types)
+        link.run_messages(message, on_done=learned)
 
 
 def _sent(message: bytes, unit: Unit, planner: Planner) -> bytes:

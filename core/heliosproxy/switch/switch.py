@@ -13,11 +13,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, loss, simple
-from heliosproxy.switch.extended import Translator, resolve
 from heliosproxy.switch.flows import Flow
 from heliosproxy.switch.ledger import Ledger
 from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
@@ -25,8 +25,10 @@ from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
-from heliosproxy.switch.prepared import StatementNames
+from heliosproxy.switch.prepared import Prepared, StatementNames
+from heliosproxy.switch.resolving import resolve
 from heliosproxy.switch.session import EXECUTE, Session
+from heliosproxy.switch.translating import Translator
 from heliosproxy.switch.unit import READY, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, error_response
@@ -184,10 +186,10 @@ class Switch:
         if unit.simple:
             assert unit.flow is not None
             data = local.notices(unit.flow.verdict.notices)
-            if session.status == FAILED and unit.flow.answered != "reject":
+            if session.status == FAILED and not unit.error:
                 data += loss.aborted()
             else:
-                data += local.simple(session, unit.flow)
+                data += unit.error or local.simple(session, unit.flow)
         else:
             self._translator.translate(unit, session, None)
             data = emit(unit.expected) if unit.expected else b""
@@ -229,18 +231,21 @@ class Switch:
                 return planner.balancer.choose(common, first.verdict.sticky), first.verdict.database
         return self.cluster.primary, first.verdict.database
 
-    def _send(self, session: Session, unit: Unit, link: Link) -> None:
+    def _send(self, session: Session, unit: Unit, link: Link, *, examined: bool = False) -> None:
         """Put the unit, or what was added to it, on the session's link."""
         lead = b""
         first = unit.link is None
         if unit.simple:
-            simple.translate(unit, self.planner)
+            simple.translate(unit, session, link, self.planner, self.config.pool.prepared_statements)
         else:
             if not first:
                 resolve(unit, session, self.planner)
                 if self._must_move(session, unit, link):
                     self._move(unit, link)
                     return
+            elif not examined and (unsure := self._translator.unsure(unit, session, link)):
+                self._examine(session, unit, link, unsure)
+                return
             self._translator.translate(unit, session, link)
             if not unit.complete or not first:
                 unit.began = unit.began or any(step.tag == EXECUTE for step in unit.steps)
@@ -258,6 +263,20 @@ class Switch:
         elif lead:
             unit.forwarded = True
             self.port.to_client(session, lead)
+
+    def _examine(self, session: Session, unit: Unit, link: Link, statements: list[Prepared]) -> None:
+        """Before the unit: see whether statements that the link must learn still return what the client knows."""
+        left = set(statements)
+
+        def done(prepared: Prepared, reply: Unit) -> None:
+            left.discard(prepared)
+            unit.stand_in = unit.stand_in or reply.problem_response
+            if not left and link.session is session and session.units and session.units[0] is unit:
+                self._send(session, unit, link, examined=True)
+
+        for prepared in statements:
+            self._translator.examine(link, prepared, partial(done, prepared))
+        self.port.to_link(link)
 
     @staticmethod
     def _must_move(session: Session, unit: Unit, link: Link) -> bool:
@@ -296,7 +315,7 @@ class Switch:
             self.links.handover.release(session, link)
             return
         unit = session.units[0]
-        if not unit.simple and len(unit.messages) > len(unit.steps):  # more of it came while it waited
+        if not unit.simple and (unit.failed or len(unit.messages) > len(unit.steps)):  # more of it came meanwhile
             resolve(unit, session, self.planner)
             if self._must_move(session, unit, link):
                 unit.to_primary = True
@@ -392,6 +411,8 @@ class Switch:
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
         if status == IDLE:
+            if session.portals:
+                session.portals.clear()
             if session.has_changed:
                 session.transaction_ended(rolled_back=rolled_back)
             elif session.salt and not (session.pins or session.ask):

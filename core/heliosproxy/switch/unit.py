@@ -15,10 +15,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
-    from heliosproxy.switch.extended import Step
     from heliosproxy.switch.flows import Flow
     from heliosproxy.switch.link import Link
+    from heliosproxy.switch.prepared import Prepared
+    from heliosproxy.switch.resolving import Step
     from heliosproxy.switch.session import Session
+    from heliosproxy.switch.sql_prepared import Wants
 
 PARSE_COMPLETE = frozenset(b"1")
 BIND_COMPLETE = frozenset(b"2")
@@ -42,6 +44,8 @@ class Expect:
     emit: bytes | Callable[[], bytes] = b""
     swallow: bool = False
     undo: Callable[[], None] | None = None
+    seen: Callable[[bytes], None] | None = None
+    """Called with the reply."""
     error: bytes = b""
     """Sent to the client in place of the server's ErrorResponse: the proxy made the server fail, by a text that every
     server refuses (`simple.UNPARSABLE`)."""
@@ -56,6 +60,8 @@ class Unit:
         "body",
         "bytes",
         "complete",
+        "declares",
+        "error",
         "executes",
         "expected",
         "failed",
@@ -73,8 +79,8 @@ class Unit:
         "names",
         "on_done",
         "parked",
-        "portals",
         "problem",
+        "problem_response",
         "refused",
         "reply",
         "resets",
@@ -84,11 +90,12 @@ class Unit:
         "simple",
         "size",
         "sqlstate",
+        "stand_in",
         "started",
         "steps",
         "to_primary",
         "unparsed",
-
+        "wants",
     )
 
     def __init__(self, session: Session | None, *, simple: bool) -> None:
@@ -114,12 +121,10 @@ class Unit:
         """What is to be sent once it has moved."""
         self.began = False
         """An Execute of it was sent, so that its implicit transaction cannot be left."""
-        self.names: list[bytes] = []
-        """The links' names of the statements that it uses."""
+        self.names: dict[bytes, bytes] = {}
+        """The link's names of the statements that it uses, and the client's."""
         self.executes = False
         """Whether it holds an Execute, so that sending it in part starts an implicit transaction."""
-        self.portals: dict[bytes, Flow] | None = None
-        """Portals of statements that the proxy answers itself."""
         self.body: list[bytes] = []
         """Bytes for the link, not yet sent."""
         self.expected: deque[Expect] | None = None
@@ -148,6 +153,14 @@ class Unit:
         """The server's parser refused the text as a whole, so nothing of it ran."""
         self.problem = ""
         """Internal units: the server's words for what went wrong."""
+        self.error = b""
+        """The ErrorResponse that its client gets, although or because no server has seen it."""
+        self.wants: Wants = ()
+        """What prepared statements it names, and so its link must know."""
+        self.declares: tuple[bytes, Prepared] | None = None
+        """The statement that it prepares by SQL."""
+        self.stand_in = b""
+        """The ErrorResponse that explains its failure better than its own."""
         self.resets: frozenset[str] = frozenset()
         """Settings that it resets and that its client had named at start-up, lower case; `*`: all, `**`: the role too.
         Their values are put back before the client hears of the end."""
@@ -156,6 +169,8 @@ class Unit:
         self.rows = 0
         self.bytes = 0
         self.started = 0.0
+        self.problem_response = b""
+        """Internal units: the ErrorResponse, if there was one."""
         self.on_done: Callable[[Unit], None] | None = None
         """Internal units: called at ReadyForQuery; `sqlstate` says whether it failed."""
 
@@ -196,7 +211,6 @@ class Unit:
         self.undo()
         self._undo_steps()
         self.link = None
-        self.portals = None
         self.names.clear()
         self.flow = None
         self.flows.clear()
@@ -207,6 +221,9 @@ class Unit:
         self.lead = b""
         self.refused = ""
         self.sqlstate = ""
+        self.error = self.stand_in = b""
+        self.wants = ()
+        self.declares = None
         self.rows = self.bytes = 0
 
     def undo(self) -> bytes:

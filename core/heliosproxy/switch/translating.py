@@ -1,0 +1,323 @@
+"""The extended protocol, second half: what a link is sent for a unit's steps.
+
+Names become the link's, a statement that the link does not know is prepared on the way, and what the proxy answers
+itself is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from heliosproxy.switch import local, sql_prepared
+from heliosproxy.switch.loss import FAILED
+from heliosproxy.switch.prepared import Prepared, StatementNames, row_type
+from heliosproxy.switch.resolving import (
+    BIND,
+    CLOSE,
+    DESCRIBE,
+    EXECUTE,
+    FUNCTION_CALL,
+    PARSE,
+    QUERY,
+    SYNC,
+    Step,
+)
+from heliosproxy.switch.simple import UNPARSABLE
+from heliosproxy.switch.unit import (
+    BIND_COMPLETE,
+    CLOSE_COMPLETE,
+    DESCRIBED,
+    EXECUTED,
+    NEVER,
+    PARSE_COMPLETE,
+    READY,
+    Expect,
+    Unit,
+)
+from heliosproxy.wire import builders
+
+if TYPE_CHECKING:
+    from heliosproxy.switch.flows import Flow
+    from heliosproxy.switch.link import Link
+    from heliosproxy.switch.planner import Planner
+    from heliosproxy.switch.session import Session
+    from heliosproxy.switch.sql_prepared import Need
+
+OWN = b"helios:"
+"""Names the statement and the portal by which the proxy runs SQL of its own within a client's unit."""
+
+
+class Translator:
+    """Writes steps for links. One for the whole switch; `limit` is the statements kept on a link."""
+
+    def __init__(self, names: StatementNames, planner: Planner, limit: int) -> None:
+        self._names = names
+        self._planner = planner
+        self._limit = limit
+
+    def translate(self, unit: Unit, session: Session, link: Link | None) -> None:
+        """Write the unit's resolved steps into its `body` and `expected`; without a link, if no server is needed."""
+        plain = unit.restartable and unit.complete and _plain(unit.steps, link)
+        for step in unit.steps:
+            if step.error:
+                self._fail(unit, link, step.error)
+            elif step.tag == SYNC:
+                self._pass(unit, step, READY)
+            elif step.flow is not None and step.flow.answered:
+                self._answer(unit, session, step, step.flow)
+            elif link is not None:
+                self._write(unit, session, link, step)
+            elif step.tag == CLOSE:
+                unit.expect(Expect(NEVER, builders.CLOSE_COMPLETE, undo=step.undo))
+        if plain:
+            unit.expected = None
+
+    def _pass(self, unit: Unit, step: Step, ends: frozenset[int]) -> None:
+        unit.body.append(step.message)
+        unit.expect(Expect(ends))
+
+    def unsure(self, unit: Unit, session: Session, link: Link) -> list[Prepared]:
+        """Named statements that the link must learn and whose rows the client knows: those may have changed."""
+        fresh = {step.prepared for step in unit.steps if step.tag == PARSE}
+        found: list[Prepared] = []
+        for step in unit.steps if session.status != FAILED else ():
+            prepared = step.prepared
+            if prepared is None or not prepared.described or prepared in fresh or prepared in found or not step.flow:
+                continue
+            self._name(session, step, step.flow)
+            if prepared.server_name not in link.prepared:
+                found.append(prepared)
+        return found
+
+    def examine(self, link: Link, prepared: Prepared, done: Callable[[Unit], None]) -> None:
+        """Prepare the statement on the link, and see whether its rows are still those that the client knows."""
+
+        def compare(reply: Unit) -> None:
+            if not reply.sqlstate:
+                prepared.changed = row_type(reply.reply) != prepared.described
+                link.prepared[prepared.server_name] = prepared
+            done(reply)
+
+        parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
+        link.run_messages(parse, builders.describe_statement(prepared.server_name), on_done=compare)
+
+    def _write(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
+        if step.wants and session.status != FAILED:
+            for need in sql_prepared.needs(session, link, step.wants, self._limit):
+                self._teach(unit, link, need)
+        if step.prepared is not None and step.prepared.changed and step.tag in (BIND, DESCRIBE):
+            self._fail(unit, link, local.changed_result())
+            return
+        if step.tag == PARSE:
+            self._parse(unit, session, link, step)
+        elif step.tag == BIND:
+            self._know(unit, session, link, step)
+            unit.body.append(_renamed_bind(step))
+            unit.expect(Expect(BIND_COMPLETE))
+        elif step.tag == DESCRIBE:
+            if step.prepared is not None:
+                self._know(unit, session, link, step)
+            unit.body.append(_renamed_describe(step))
+            described = step.describes
+            unit.expect(Expect(DESCRIBED, seen=described.was_described if described is not None else None))
+        elif step.tag == EXECUTE:
+            if step.prepared is not None:  # it is a PREPARE
+                self._declared(session, link, step.prepared)
+            unit.body.append(step.message)
+            unit.expect(Expect(EXECUTED, undo=step.undo))
+        elif step.tag in (QUERY, FUNCTION_CALL):
+            self._pass(unit, step, READY)
+        elif step.tag == CLOSE and step.message[5:6] == b"S":
+            unit.expect(Expect(NEVER, builders.CLOSE_COMPLETE, undo=step.undo))
+        elif step.tag == CLOSE:
+            self._pass(unit, step, CLOSE_COMPLETE)
+        else:  # Flush, CopyData and its kin: no reply of their own
+            unit.body.append(step.message)
+
+    def _parse(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
+        prepared, flow = step.prepared, step.flow
+        assert prepared is not None
+        assert flow is not None
+        self._name(session, step, flow)
+        if not step.name:
+            link.unnamed = prepared
+            unit.body.append(builders.join_two(PARSE, b"", prepared.sent, prepared.types))
+            unit.expect(Expect(PARSE_COMPLETE, undo=step.undo))
+        elif prepared.server_name in link.prepared:
+            link.prepared.move_to_end(prepared.server_name)
+            unit.expect(Expect(NEVER, builders.PARSE_COMPLETE, undo=step.undo))
+        else:
+            unit.names[prepared.server_name] = step.name
+            self._prepare(unit, link, prepared, step.undo, swallow=False)
+
+    def _name(self, session: Session, step: Step, flow: Flow) -> None:
+        """Decide what the nodes are told of a statement: its text and, if the client named it, its name there."""
+        prepared = step.prepared
+        assert prepared is not None
+        sent = self._planner.sent_text(flow, prepared.text)
+        if sent != prepared.sent or prepared.named_under is not session.settings:
+            again = prepared.named_under is not None and prepared.named_under.meaning == session.settings.meaning
+            if step.name and prepared.private:
+                prepared.server_name = prepared.server_name or self._names.new()
+            elif step.name and (sent != prepared.sent or not again):
+                generation = self._planner.cluster.generation(session.client.database)
+                meaning = (session.client.database, session.settings.meaning, session.salt, generation)
+                prepared.server_name = self._names.name(sent, prepared.types, meaning)
+            prepared.sent, prepared.named_under = sent, session.settings
+
+    def _know(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
+        """Make sure that the link knows the statement."""
+        prepared, flow = step.prepared, step.flow
+        assert prepared is not None
+        assert flow is not None
+        if prepared.sql:
+            return
+        self._name(session, step, flow)
+        if not step.name:
+            if link.unnamed is not prepared:
+                link.unnamed = prepared
+                unit.body.append(builders.join_two(PARSE, b"", prepared.sent, prepared.types))
+                unit.expect(Expect(PARSE_COMPLETE, swallow=True))
+        elif prepared.server_name in link.prepared:
+            link.prepared.move_to_end(prepared.server_name)
+            unit.names[prepared.server_name] = step.name
+        else:
+            unit.names[prepared.server_name] = step.name
+            self._prepare(unit, link, prepared, None, swallow=True)
+
+    def _prepare(
+        self, unit: Unit, link: Link, prepared: Prepared, undo: Callable[[], None] | None, *, swallow: bool
+    ) -> None:
+        name = prepared.server_name
+        while link.stale:
+            self._close(unit, link, link.stale.pop(), None)
+        if len(link.prepared) >= self._limit:
+            self._close(unit, link, *link.prepared.popitem(last=False))
+        link.prepared[name] = prepared
+        unit.body.append(builders.join_two(PARSE, name, prepared.sent, prepared.types))
+
+        def forget() -> None:
+            link.prepared.pop(name, None)
+            if undo:
+                undo()
+
+        unit.expect(Expect(PARSE_COMPLETE, swallow=swallow, undo=forget))
+
+    def _close(self, unit: Unit, link: Link, name: bytes, prepared: Prepared | None) -> None:
+        """Close a statement on the link; an error before it makes the server skip that."""
+
+        def keep() -> None:
+            if prepared is None:
+                link.stale.append(name)
+            else:
+                link.prepared[name] = prepared
+                link.prepared.move_to_end(name, last=False)
+
+        unit.body.append(builders.close_statement(name))
+        unit.expect(Expect(CLOSE_COMPLETE, swallow=True, undo=keep))
+
+    def _teach(self, unit: Unit, link: Link, need: Need) -> None:
+        """Make the link forget or learn a statement under its client's name."""
+        if need.forget:
+            unit.body.append(builders.close_statement(need.name))
+            unit.expect(Expect(CLOSE_COMPLETE, swallow=True))
+        if need.prepared is None:
+            return
+
+        def forget() -> None:
+            link.declared.pop(need.name, None)
+
+        if need.prepared.sql:
+            self._run(unit, need.prepared.sql, forget)
+        else:
+            sent = need.prepared.sent or need.prepared.text
+            unit.body.append(builders.join_two(PARSE, need.name, sent, need.prepared.types))
+            unit.expect(Expect(PARSE_COMPLETE, swallow=True, undo=forget))
+
+    @staticmethod
+    def _run(unit: Unit, sql: bytes, undo: Callable[[], None]) -> None:
+        """Run SQL of the proxy's own within the unit."""
+        unit.body += (
+            builders.parse(OWN, sql),
+            builders.join_two(BIND, OWN, OWN, bytes(6)),
+            builders.execute(OWN),
+            builders.close_portal(OWN),
+            builders.close_statement(OWN),
+        )
+        for ends in (PARSE_COMPLETE, BIND_COMPLETE, EXECUTED, CLOSE_COMPLETE, CLOSE_COMPLETE):
+            unit.expect(Expect(ends, swallow=True, undo=undo if ends is EXECUTED else None))
+
+    @staticmethod
+    def _declared(session: Session, link: Link, prepared: Prepared) -> None:
+        """The link is about to learn a statement from the client's own PREPARE."""
+        name = next(name for name, one in session.prepared.items() if one is prepared)
+        link.declared[name] = sql_prepared.identity(session, name, prepared)
+
+    def _answer(self, unit: Unit, session: Session, step: Step, flow: Flow) -> None:
+        replies: dict[int, Callable[[], bytes]] = {
+            PARSE: lambda: builders.PARSE_COMPLETE,
+            BIND: lambda: builders.BIND_COMPLETE,
+            CLOSE: lambda: builders.CLOSE_COMPLETE,
+            DESCRIBE: partial(_described, step, flow),
+            EXECUTE: partial(local.execution, session, flow),
+            QUERY: partial(local.simple, session, flow),
+        }
+        unit.expect(Expect(NEVER, replies[step.tag], undo=step.undo))
+        if step.tag == QUERY:
+            unit.body.append(builders.SYNC)
+            unit.expect(Expect(READY))
+
+    def _fail(self, unit: Unit, link: Link | None, error: bytes) -> None:
+        """The unit fails here. A server that is in the middle of it must fail too."""
+        if link is None:
+            unit.expect(Expect(NEVER, error))
+        else:
+            link.unnamed = None
+            unit.body.append(builders.parse(b"", UNPARSABLE))
+            unit.expect(Expect(PARSE_COMPLETE, error=error))
+
+
+def _plain(steps: list[Step], link: Link | None) -> bool:
+    """Whether the replies are passed on as they are: nothing need be expected."""
+    if link is None or link.stale:
+        return False
+    unnamed = link.unnamed
+    for step in steps:
+        if step.wants or step.describes is not None or (step.prepared is not None and step.prepared.changed):
+            return False
+        if step.tag in (QUERY, FUNCTION_CALL) or step.error or (step.flow is not None and step.flow.answered):
+            return False
+        if step.prepared is None or step.tag == EXECUTE:
+            if step.tag == EXECUTE and step.undo is not None:
+                return False
+            if step.tag == CLOSE and step.message[5:6] == b"S":
+                return False
+        elif not step.name:
+            if step.tag == PARSE:
+                unnamed = step.prepared
+            elif unnamed is not step.prepared:
+                return False
+        elif step.tag == PARSE or step.prepared.server_name not in link.prepared:
+            return False
+    return True
+
+
+def _described(step: Step, flow: Flow) -> bytes:
+    of_statement = step.message[5:6] == b"S"
+    return (builders.parameter_description(()) if of_statement else b"") + local.description(flow)
+
+
+def _renamed_bind(step: Step) -> bytes:
+    assert step.prepared is not None
+    if not step.name or step.prepared.sql:
+        return step.message
+    portal, _, rest = builders.split_bind(step.message[5:])
+    return builders.join_two(BIND, portal, step.prepared.server_name, rest)
+
+
+def _renamed_describe(step: Step) -> bytes:
+    if step.prepared is None or not step.name or step.prepared.sql:
+        return step.message
+    return builders.describe_statement(step.prepared.server_name)

@@ -44,7 +44,7 @@ begin set work_mem = '112kB'; commit; set work_mem = '113kB'; end $$;
 """
 QUERIES = {
     "settings": "select name from pg_settings where source = 'session' and name not like 'helios.%'"
-    " and name <> 'application_name'",
+    " and name <> 'application_name' and setting is distinct from reset_val",
     "temporary tables": "select relname from pg_class where relpersistence = 't'",
     "advisory locks": "select objid::text from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
     "channels": "select * from pg_listening_channels()",

@@ -210,8 +210,9 @@ class Stage:
 
 def proven(facts: Facts, catalogue: object) -> Proof:
     """The proof that a catalogue of harmless tables would give: SELECT reads, plain DML leaves nothing."""
-    harmless = facts.kind in ("select", "insert", "update", "delete", "begin", "commit", "rollback", "show")
-    return Proof(facts.kind == "select", "nothing" if harmless else "anything", "")
+    harmless = ("select", "insert", "update", "delete", "begin", "commit", "rollback", "show", "prepare", "execute")
+    reads = facts.kind == "select" or (facts.kind == "execute" and not facts.functions)
+    return Proof(reads, "nothing" if facts.kind in harmless else "anything", "")
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ PREPARED = builders.command_complete("PREPARE") + IDLE
 
 @pytest.fixture
 def play(stage: Make) -> Stage:
-    return stage(size=1, reads_on_standbys=True, nodes=("primary",))
+    return stage(size=1)
 
 
 def prepares(play: Stage, alice: Speaker, text: str) -> None:
@@ -70,7 +70,9 @@ def test_another_clients_statement_of_that_name_is_replaced_and_brought_back(pla
 def test_clients_that_mean_the_same_share_it(play: Stage) -> None:
     alice, bob = play.client(), play.client()
     prepares(play, alice, "prepare p as select 1")
-    prepares(play, bob, "prepare p as select 1")
+    bob.asks("prepare p as select 1")
+    play.server().answers(builders.CLOSE_COMPLETE + IDLE + PREPARED)
+    play.server().takes()
     alice.asks("execute p")
     assert queries(play) == [b"execute p"]
 
@@ -115,10 +117,9 @@ def test_preparing_a_name_twice_is_the_servers_error(play: Stage) -> None:
 
 
 def test_what_cannot_be_prepared_again_explains_the_failure(play: Stage) -> None:
-    alice, bob = play.client(), play.client()
+    alice = play.client()
     prepares(play, alice, "prepare p as select * from t")
-    bob.asks("deallocate all; select 1")
-    play.server().answers(builders.command_complete("DEALLOCATE ALL") + ONE_ROW + IDLE)
+    play.server().link.forget_statements()
     alice.asks("execute p")
     play.server().answers(server_error("42P01") + IDLE + server_error("26000") + IDLE)
     assert sqlstate(alice.hears()) == "42P01"
@@ -190,14 +191,12 @@ def test_names_of_the_proxys_own_are_reserved(play: Stage) -> None:
 
 
 def test_prepare_execute_and_deallocate_in_the_extended_protocol(play: Stage) -> None:
-    alice, bob = play.client(), play.client()
+    alice = play.client()
     alice.says(builders.parse(b"", b"prepare p as select 1"), bind(b""), builders.SYNC)
     assert tags(play.server().takes()) == "PBES"
     play.server().answers(builders.PARSE_COMPLETE + builders.BIND_COMPLETE + PREPARED)
     assert alice.hears() == builders.PARSE_COMPLETE + builders.BIND_COMPLETE + PREPARED
-    bob.asks("deallocate all; select 1")
-    play.server().answers(builders.command_complete("DEALLOCATE ALL") + ONE_ROW + IDLE)
-    play.server().takes()
+    play.server().link.forget_statements()
     alice.says(builders.parse(b"", b"execute p"), bind(b""), builders.SYNC)
     sent = split(play.server().takes())
     assert [message[:1] for message in sent] == [b"P", b"B", b"E", b"C", b"C", b"P", b"B", b"E", b"S"]

@@ -12,7 +12,7 @@ import pytest
 from helios_sdk.contract import Manifest
 
 from heliosproxy.config.load import load
-from heliosproxy.config.model import Auth, Health, NodeConfig, Plugins, Pool, Proxy, User
+from heliosproxy.config.model import Auth, Health, NodeConfig, Plugins, Pool, PoolFor, Proxy, User
 from heliosproxy.config.reference import SECTIONS, field_docs, reference
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +49,12 @@ def test_the_sample_gives_every_key_of_every_section_and_no_other() -> None:
         "health": names(Health),
         "plugins": names(Plugins),
     }
+
+
+def test_the_sample_has_an_entry_for_one_pool_with_keys_that_there_are() -> None:
+    (entry,) = load(SAMPLE, ENVIRON).config.pools
+    assert entry == PoolFor(database="reports", user="helios", size=4)
+    assert keys_by_section(SAMPLE.read_text())["pools"] <= names(PoolFor)
 
 
 def test_every_key_of_the_sample_has_a_comment_where_it_first_appears() -> None:

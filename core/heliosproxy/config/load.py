@@ -19,6 +19,7 @@ from helios_sdk.contract import Manifest
 from heliosproxy.config.checks import check
 from heliosproxy.config.errors import ConfigError, ConfigErrors, did_you_mean, in_file_order
 from heliosproxy.config.model import Auth, Config, Health, Json, NodeConfig, Plugins, Pool, Proxy
+from heliosproxy.config.pools import check_pools, read_pools
 from heliosproxy.config.positions import Positions
 from heliosproxy.config.secrets import read_text, require_private
 from heliosproxy.config.sections import Reader
@@ -29,7 +30,7 @@ from heliosproxy.config.values import BadValue
 T = TypeVar("T")
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_SECTIONS = ("proxy", "nodes", "pool", "auth", "health", "plugins")
+_SECTIONS = ("proxy", "nodes", "pool", "pools", "auth", "health", "plugins")
 _PLUGIN_KEYS = frozenset(field.name for field in dataclasses.fields(Plugins))
 
 
@@ -118,17 +119,21 @@ class _Loading:
         tables = self._tables()
         auth = self._section(Auth, "auth")
         listed, elsewhere = self._users_file(auth.users_file)
+        pool = self._section(Pool, "pool")
         config = Config(
             file=self._file,
             nodes=self._reader.sections(NodeConfig, self._document.get("nodes", []), ("nodes",)),
             proxy=self._section(Proxy, "proxy"),
-            pool=self._section(Pool, "pool"),
+            pool=pool,
+            pools=read_pools(self._reader, self._document.get("pools", []), pool),
             auth=dataclasses.replace(auth, users=auth.users + tuple(each.user for each in listed)),
             health=self._section(Health, "health"),
             plugins=self._section(Plugins, "plugins", self._plugin_keys()),
             tables=tables,
         )
         errors = [*self._reader.errors, *elsewhere, *check(self._reader, self._document, listed)]
+        users_known = config.auth.method != "trust" and bool(config.auth.users) and not elsewhere
+        errors += check_pools(self._reader, config, self._document.get("pools"), users_known=users_known)
         return Loaded(config, self._positions, self._warnings()), errors
 
     def _section(self, cls: type[T], name: str, table: object = None) -> T:

@@ -59,6 +59,7 @@ class Address(NamedTuple):
 Seconds: TypeAlias = Annotated[float, Duration()]
 Bytes: TypeAlias = Annotated[int, Size()]
 Count: TypeAlias = Annotated[int, AtLeast(1)]
+Natural: TypeAlias = Annotated[int, AtLeast(0)]
 Password: TypeAlias = Annotated[str, Secret()]
 ScramSecret: TypeAlias = Annotated[str, Secret(scram=True)]
 NodeName: TypeAlias = Annotated[str, Name()]
@@ -97,24 +98,38 @@ class NodeConfig:
     """`auto`: what the primary's pg_stat_replication.sync_state says."""
     labels: Mapping[str, str] = field(default_factory=dict)
     """Whatever routes are to choose by, as { region = "eu" }."""
-    weight: Annotated[int, AtLeast(0)] = 1
+    weight: Natural = 1
     """Share of the statements that several nodes qualify for. 0: only where it is named."""
+    max_connections: Count | None = None
+    """Links to it at most, those of all databases and users together. The proxy's own checks come on top."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pool:
     """`[pool]`: links, per node, database and user."""
 
-    mode: Literal["session", "transaction"] = "transaction"
-    """How long a client keeps a link: until it leaves, or until its transaction ends."""
+    mode: Literal["session", "transaction", "statement"] = "transaction"
+    """How long a client keeps a link: until it leaves, until its transaction ends, or for one statement."""
     size: Count = 20
     """Links at most, per node, database and user."""
+    min_size: Natural = 0
+    """Links kept open and opened ahead, as long as the pool was used within `max_lifetime`."""
+    reserve: Natural = 0
+    """Further links, beyond `size`, for those who have waited longer than `reserve_after`."""
+    reserve_after: Seconds = 1.0
+    """How long a statement waits before a link of the reserve is opened for it."""
+    max_database_connections: Count | None = None
+    """Links at most, per node and database, those of all users together."""
     wait_timeout: Seconds = 30.0
     """How long a statement waits for a link; then 53300."""
+    priority_ageing: Seconds = 5.0
+    """Waiting this long is worth one level of priority (low, normal, high, critical), so that no level starves."""
     connect_timeout: Seconds = 5.0
     """How long opening a link may take, login included."""
     idle_timeout: Seconds = 300.0
     """After which an unused link is closed."""
+    max_lifetime: Seconds = 3600.0
+    """Age at which a link is closed once it is idle; up to a tenth less, so that not all are closed at once."""
     prepared_statements: Count = 500
     """Named statements kept on a link; least recently used out."""
     tracked_settings: tuple[str, ...] = (
@@ -124,6 +139,17 @@ class Pool:
     )  # fmt: skip
     """Settings that follow a client from link to link, beside search_path, role and those that PostgreSQL reports. A
     SET of any other keeps the client on its link."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolFor(Pool):
+    """`[[pools]]`: any keys of `[pool]` for the database, the user or both that it names; what it leaves out is as in
+    `[pool]`. The first entry that matches counts."""
+
+    database: str | None = None
+    """The database; any if not given."""
+    user: str | None = None
+    """The user that the client logs in as; any if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +228,8 @@ class Config:
     nodes: tuple[NodeConfig, ...]
     proxy: Proxy = Proxy()
     pool: Pool = Pool()
+    pools: tuple[PoolFor, ...] = ()
+    """Each with the keys that it leaves out taken from `pool`."""
     auth: Auth = Auth()
     health: Health = Health()
     plugins: Plugins = Plugins()

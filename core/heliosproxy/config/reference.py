@@ -17,7 +17,9 @@ from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hin
 from heliosproxy.config import model
 from heliosproxy.config.model import Address, AtLeast, Duration, Name, Secret, Size
 
-SECTIONS = (model.Proxy, model.NodeConfig, model.Pool, model.Auth, model.User, model.Health, model.Plugins)
+SECTIONS = (
+    model.Proxy, model.NodeConfig, model.Pool, model.PoolFor, model.Auth, model.User, model.Health, model.Plugins
+)  # fmt: skip
 """Every section's class, in the order of the reference."""
 
 _WORDS: Mapping[object, str] = types.MappingProxyType(
@@ -41,12 +43,20 @@ def _rows(cls: type[object]) -> Iterator[tuple[str, str, str, str]]:
     meanings = field_docs(cls)
     hints = get_type_hints(cls, include_extras=True)
     for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # every section is a dataclass
+        if field.name not in cls.__annotations__:
+            continue  # of the section that it extends, where it is described
         takes = _takes(hints[field.name])
         yield f"`{field.name}`", takes, _default(field, takes), _sentence(meanings[field.name]).replace("|", "\\|")
 
 
 def field_docs(cls: type[object]) -> dict[str, str]:
     """The docstring under each field of a class, by the field's name; empty where there is none."""
+    bases = [base for base in cls.__bases__ if dataclasses.is_dataclass(base)]
+    inherited = [field_docs(base) for base in bases]
+    return {name: text for docs in (*inherited, _own_docs(cls)) for name, text in docs.items()}
+
+
+def _own_docs(cls: type[object]) -> dict[str, str]:
     (definition,) = ast.parse(inspect.getsource(cls)).body
     assert isinstance(definition, ast.ClassDef)
     docs: dict[str, str] = {}

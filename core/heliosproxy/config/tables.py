@@ -16,7 +16,7 @@ from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
 from heliosproxy.config.model import Config, Json
 from heliosproxy.config.positions import Positions
 
-_SECTIONS = ("proxy", "nodes", "pool", "auth", "health", "plugins")
+_SECTIONS = ("proxy", "nodes", "pool", "pools", "auth", "health", "plugins")
 _TYPES = {
     "string": "text in quotes", "integer": "a whole number", "number": "a number", "boolean": "true or false",
     "array": "a list", "object": "a table", "null": "nothing",

@@ -1,28 +1,37 @@
 """The links of all pools: opened, queued for, lost, closed. Sans-IO, as the switch.
 
-How a link passes from one session to the next is in `handover`.
+How a link passes from one session to the next is in `handover`; how many links there may be, and who is next, say the
+pools and the caps that they share.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from functools import partial
+from random import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
+from heliosproxy.switch.caps import Cap, Caps
 from heliosproxy.switch.handover import Handover, Sockets, Starts
 from heliosproxy.switch.link import Link
-from heliosproxy.switch.pool import Pool
+from heliosproxy.switch.pool import Ending, Pool
+from heliosproxy.switch.retry import for_good
+from heliosproxy.switch.shortage import no_link
 from heliosproxy.wire.errors import PeerError
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
     from heliosproxy.cluster.registry import Cluster
-    from heliosproxy.config.model import Pool as PoolConfig
+    from heliosproxy.switch.policies import Policies
     from heliosproxy.switch.session import Session
     from heliosproxy.switch.unit import Unit
 
 log = logging.getLogger("heliosproxy.links")
+
+JITTER = 0.1
+"""The share of `max_lifetime` by which, at most, a link is closed earlier, so that not all go at once."""
 
 
 class Port(Sockets, Protocol):
@@ -38,7 +47,8 @@ class Port(Sockets, Protocol):
         """Say Terminate and close."""
 
     def open_link(self, pool: Pool) -> None:
-        """Open a link; `Switch.link_opened` or `Switch.link_refused` follows."""
+        """Open a link; `Links.opened` or `Links.not_opened` follows, at once or later."""
+
 
 class Sessions(Starts, Protocol):
     """What links tell of the sessions that have them or wait for one."""
@@ -46,56 +56,97 @@ class Sessions(Starts, Protocol):
     def link_lost(self, session: Session, unit: Unit | None, link: Link, reason: str) -> None:
         """The session's link died; `unit` is what its client was waiting for."""
 
-    def waited_too_long(self, session: Session, pool: Pool) -> None:
+    def waited_too_long(self, session: Session, error: PeerError) -> None:
         """No link became free in time."""
 
 
 class Links:
     """Pools by node, database and user."""
 
-    def __init__(self, config: PoolConfig, cluster: Cluster, port: Port, sessions: Sessions) -> None:
+    def __init__(self, policies: Policies, cluster: Cluster, port: Port, sessions: Sessions) -> None:
         self.pools: dict[tuple[str, str, str], Pool] = {}
-        self._config = config
+        self._policies = policies
+        self._caps = Caps(policies)
         self._cluster = cluster
         self._port = port
         self._sessions = sessions
-        self.handover = Handover(port, sessions, self._idle, self.close)
+        self._random = SystemRandom()
+        self.handover = Handover(port, sessions, self._idle, partial(self._close, "reset failed"))
 
     def pool(self, node: Node, database: str, user: str) -> Pool:
         """The pool of a node for a database and a user."""
         key = (node.name, database, user)
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = Pool(node, database, user, self._config.size)
+            pool = self.pools[key] = Pool(node, database, user, self._policies.of(database, user))
+            self._caps.join(pool)
         return pool
 
     def take(self, session: Session, pool: Pool) -> None:
-        """Give the session a link, now or when one is free."""
-        link = pool.take(session, session.units[0].started)
+        """Give the session a link, now or when it is its turn."""
+        link = pool.take(session)
         if link is not None:
             self.handover.give(session, link)
         else:
             self._open(pool)
 
-    def _open(self, pool: Pool) -> None:
-        for _ in range(pool.wanted):
-            pool.opening += 1
-            self._port.open_link(pool)
+    # --- opening --------------------------------------------------------------------------------------------------
 
-    # --- opened, or not -------------------------------------------------------------------------------------------
+    def _open(self, pool: Pool) -> None:
+        """Open what those who wait need, as far as it is allowed."""
+        while pool.wanted and self._open_one(pool):
+            pass
+
+    def _open_one(self, pool: Pool) -> bool:
+        """Open a link, in the place of an idle one of another pool if need be; False if a cap forbids it."""
+        cap = pool.full_cap
+        if cap is not None:
+            other = cap.idlest()
+            if other is None:
+                cap.blocked[pool] = None
+                return False
+            self._remove(other.idle[0], "evicted")  # which makes room under a wider cap too
+        pool.begin()
+        self._port.open_link(pool)
+        return True
+
+    def _share(self, cap: Cap) -> None:
+        """A cap has room: whose client comes first has it."""
+        while (pool := cap.next_pool()) is not None and self._open_one(pool):
+            pass
+
+    def _room_after(self, pool: Pool) -> None:
+        """The pool has a link less than it had."""
+        for cap in pool.caps:
+            cap.blocked[pool] = None  # its own clients stand in line with the others'
+            self._share(cap)
+        if not pool.caps:
+            self._open(pool)
 
     def opened(self, pool: Pool, link: Link) -> None:
         """A link that was asked for is there, logged in and idle."""
-        pool.add(link)
+        lifetime = pool.policy.max_lifetime * (1 - JITTER * self._random.random())
+        pool.add(link, monotonic() + lifetime)
         self._idle(link)
+        self._open(pool)  # if this was the first to succeed after some that failed
 
     def not_opened(self, pool: Pool, error: PeerError, unreachable: bool) -> None:
         """A link that was asked for could not be had: `unreachable`, or refused by the server with an error."""
-        pool.opening -= 1
-        if unreachable:
+        pool.failed()
+        pool.retry.failed(error, monotonic(), self._random.random())
+        if unreachable or error.sqlstate == "57P03":
             self._cluster.reported(pool.node, error)
+        if unreachable:
             self._reroute(pool)
-        elif not pool.links:
+        else:
+            self._tell_refused(pool)
+        for cap in pool.caps:
+            self._share(cap)
+
+    def _tell_refused(self, pool: Pool) -> None:
+        """Where the server lets nobody in and no link is left, there is nothing to wait for."""
+        error = pool.retry.error
+        if error is not None and pool.retry.resting and not pool.links and for_good(error):
             for session in _leaving(pool):
                 self._sessions.refused(session, error)
 
@@ -103,30 +154,45 @@ class Links:
         for session in _leaving(pool):
             self._sessions.look_elsewhere(session)
 
+    # --- idle -----------------------------------------------------------------------------------------------------
+
     def _idle(self, link: Link) -> None:
-        """Hand the link to who has waited longest, or keep it."""
+        """Hand the link to whose turn it is, keep it, or close it."""
         pool = _pool_of(link)
-        while (session := pool.next_waiting()) is not None:
+        now = monotonic()
+        if now >= pool.links[link]:
+            self._close("lifetime", link)
+            return
+        for cap in pool.caps:
+            if cap.blocked and cap.gives_up(pool):
+                self._close("evicted", link)
+                return
+        while pool.queue.waiting and (session := pool.next_waiting()) is not None:
             if session.units:
                 self.handover.give(session, link)
                 return
-        link.released_at = monotonic()
-        pool.idle.append(link)
+        pool.put_back(link, now)
 
     # --- gone -----------------------------------------------------------------------------------------------------
 
     def close(self, link: Link, reason: str = "closed by the proxy") -> None:
         """Close a link; whoever uses it is told."""
+        self._close("dropped", link, reason)
+
+    def _close(self, why: Ending, link: Link, reason: str = "") -> None:
         self._port.close_link(link)
-        self.lost(link, reason)
+        self._gone(link, why, reason or why)
 
     def lost(self, link: Link, reason: str) -> None:
         """A link died."""
+        self._gone(link, "lost", reason)
+
+    def _gone(self, link: Link, why: Ending, reason: str) -> None:
         pool = _pool_of(link)
         if link not in pool.links:
             return
         link.closed = True
-        pool.discard(link)
+        pool.discard(link, why)
         session, link.session = link.session, None
         units = [unit for unit in link.units if unit.session is not None]
         link.units.clear()
@@ -134,22 +200,45 @@ class Links:
         if session is not None:
             session.link = None
             self._sessions.link_lost(session, units[0] if units else None, link, link.failure or reason)
-        self._open(pool)
+        self._room_after(pool)
+
+    def _remove(self, link: Link, why: Ending) -> None:
+        """Close an idle link whose room is spoken for."""
+        self._port.close_link(link)
+        link.closed = True
+        _pool_of(link).discard(link, why)
 
     # --- time -----------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Look after those who wait, and close what has idled long enough."""
+        """Look after those who wait, close what is too old or has idled long enough, open what is missing."""
         for pool in list(self.pools.values()):
-            while pool.waiting and now - pool.waiting[0].waiting_since > self._config.wait_timeout:
-                session = pool.waiting[0]
-                pool.leave(session)
-                self._sessions.waited_too_long(session, pool)
-            while pool.idle and now - pool.idle[0].released_at > self._config.idle_timeout:
-                self.close(pool.idle[0], "idle")
-            if pool.waiting and not pool.node.healthy:
+            pool.look(now)
+            self._time_out(pool, now)
+            while (found := pool.to_close(now)) is not None:
+                self._close(found[1], found[0])
+            if pool.node.healthy:
+                self._tell_refused(pool)
+                self._replenish(pool, now)
+            else:
                 self._reroute(pool)
-            self._open(pool)
+        self._caps.look(now)
+
+    def _time_out(self, pool: Pool, now: float) -> None:
+        late = pool.queue.since_before(now - pool.policy.wait_timeout)
+        for waiter, error in zip(late, no_link(pool, late), strict=True):
+            if pool.queue.waiting.get(waiter.session) is waiter:
+                pool.timed_out += 1
+                pool.leave(waiter.session)
+                self._sessions.waited_too_long(waiter.session, error)
+
+    def _replenish(self, pool: Pool, now: float) -> None:
+        self._open(pool)
+        while pool.wanted_of_reserve(now) and self._open_one(pool):
+            pass
+        while pool.wanted_ahead(now) and pool.full_cap is None and not any(cap.blocked for cap in pool.caps):
+            pool.begin()
+            self._port.open_link(pool)
 
 
 def _leaving(pool: Pool) -> Iterator[Session]:

@@ -24,7 +24,7 @@ from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
 from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.planner import Planner
-from heliosproxy.switch.pool import Pool
+from heliosproxy.switch.policies import Policies
 from heliosproxy.switch.prepared import Prepared, StatementNames
 from heliosproxy.switch.resolving import resolve
 from heliosproxy.switch.session import EXECUTE, Session
@@ -54,7 +54,9 @@ class Switch:
         self.port = port
         self.ledger = Ledger(planner)
         self.sessions: dict[int, Session] = {}
-        self.links = Links(config.pool, cluster, port, self)
+        self.policies = Policies(config)
+        """What `[pool]` and `[[pools]]` say of a database and a user: mode, sizes, time-outs."""
+        self.links = Links(self.policies, cluster, port, self)
         self._keys: dict[tuple[int, bytes], Session] = {}
         self._homeless: dict[int, float] = {}
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
@@ -335,10 +337,10 @@ class Switch:
         """The node, or the link, that it waited for is not there: at the next tick it is routed again."""
         self._homeless.setdefault(session.id, session.units[0].started)
 
-    def waited_too_long(self, session: Session, pool: Pool) -> None:
+    def waited_too_long(self, session: Session, error: PeerError) -> None:
         """No link became free in time."""
-        timeout = self.config.pool.wait_timeout
-        self._give_up(session, "53300", f"no connection to {pool.node.name} became free within {timeout:g} s")
+        self._fail(session, error.response())
+        self.advance(session)
 
     def link_data(self, link: Link, data: bytes) -> None:
         """Bytes of a server."""

@@ -1,0 +1,40 @@
+"""What `[pool]` and `[[pools]]` say of each pool."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heliosproxy.config.model import Pool, PoolFor
+
+if TYPE_CHECKING:
+    from heliosproxy.config.model import Config
+
+
+class Policies:
+    """The keys that hold for a database and a user, and for a database as a whole."""
+
+    def __init__(self, config: Config) -> None:
+        self._default = config.pool
+        self._entries = config.pools
+
+    def of(self, database: str, user: str) -> Pool:
+        """The first entry of `[[pools]]` that matches, else `[pool]`."""
+        for entry in self._entries:
+            if entry.database in (None, database) and entry.user in (None, user):
+                return entry
+        return self._default
+
+    def database_limit(self, database: str) -> int | None:
+        """`max_database_connections`, which only an entry without a user may give for a database; None: no limit."""
+        for entry in self._entries:
+            if entry.user is None and entry.database == database:
+                return entry.max_database_connections
+        return self._default.max_database_connections
+
+
+def section(policy: Pool) -> str:
+    """Where the keys of a pool stand, in the words of the file."""
+    if not isinstance(policy, PoolFor):
+        return "[pool]"
+    named = (("database", policy.database), ("user", policy.user))
+    return "[[pools]] for " + ", ".join(f'{key} "{value}"' for key, value in named if value is not None)

@@ -110,24 +110,28 @@ class Links:
         self._port.open_link(pool)
         return True
 
-    def _share(self, cap: Cap) -> None:
-        """A cap has room: whose client comes first has it."""
-        while (pool := cap.next_pool()) is not None and self._open_one(pool):
-            pass
-
     def _room_after(self, pool: Pool) -> None:
-        """The pool has a link less than it had."""
-        for cap in pool.caps:
-            cap.blocked[pool] = None  # its own clients stand in line with the others'
-            self._share(cap)
+        """The pool has a link less than it had: whose client comes first has the room."""
         if not pool.caps:
             self._open(pool)
+            return
+        *narrower, widest = pool.caps
+        for cap in narrower:  # which now has room itself, so that it is the widest one that its pools wait for
+            widest.blocked.update(cap.blocked)
+            cap.blocked.clear()
+        widest.blocked[pool] = None  # its own clients stand in line with the others'
+        while (following := widest.next_pool()) is not None and self._open_one(following):
+            pass
 
     def opened(self, pool: Pool, link: Link) -> None:
         """A link that was asked for is there, logged in and idle."""
         lifetime = pool.policy.max_lifetime * (1 - JITTER * self._random.random())
-        pool.add(link, monotonic() + lifetime)
-        self._idle(link)
+        now = monotonic()
+        pool.add(link, now + lifetime)
+        if pool.queue.waiting:
+            self._hand_on(pool, link, now)  # even if others come first: connecting should not have been in vain
+        else:
+            self._idle(link)
         self._open(pool)  # if this was the first to succeed after some that failed
 
     def not_opened(self, pool: Pool, error: PeerError, unreachable: bool) -> None:
@@ -140,8 +144,7 @@ class Links:
             self._reroute(pool)
         else:
             self._tell_refused(pool)
-        for cap in pool.caps:
-            self._share(cap)
+        self._room_after(pool)
 
     def _tell_refused(self, pool: Pool) -> None:
         """Where the server lets nobody in and no link is left, there is nothing to wait for."""
@@ -167,6 +170,9 @@ class Links:
             if cap.blocked and cap.gives_up(pool):
                 self._close("evicted", link)
                 return
+        self._hand_on(pool, link, now)
+
+    def _hand_on(self, pool: Pool, link: Link, now: float) -> None:
         while pool.queue.waiting and (session := pool.next_waiting()) is not None:
             if session.units:
                 self.handover.give(session, link)

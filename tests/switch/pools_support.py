@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from random import Random
 from typing import ClassVar
 from unittest.mock import patch
 
@@ -97,11 +98,11 @@ def waits(speaker: Speaker) -> bool:
 
 @contextmanager
 def theatre(**keys: object) -> Iterator[Theatre]:
-    """A theatre whose clock is the switch's, and whose statements are proven by `stage.proven`."""
-    play = Theatre(**keys)  # type: ignore[arg-type]
-    with (
-        patch.object(planner, "prove", proven),
-        patch.object(links, "monotonic", lambda: play.now),
-        patch.object(switch, "monotonic", lambda: play.now),
-    ):
+    """A theatre whose clock is the switch's, where chance is the same each time, and `stage.proven` proves."""
+    with ExitStack() as stack:
+        stack.enter_context(patch.object(planner, "prove", proven))
+        stack.enter_context(patch.object(links, "SystemRandom", lambda: Random(1)))
+        play = Theatre(**keys)  # type: ignore[arg-type]
+        for module in (links, switch):
+            stack.enter_context(patch.object(module, "monotonic", lambda: play.now))
         yield play

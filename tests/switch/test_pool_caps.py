@@ -183,3 +183,14 @@ def hint(play: Theatre) -> str:
     bob: Speaker = play.asking("bob")
     play.passes(5.1)
     return parse_fields(split(bob.hears())[0][5:])["H"]
+
+
+def test_a_link_serves_the_client_that_it_was_opened_for_before_it_makes_room(make: Make) -> None:
+    play = make(max_connections=1)
+    play.open_at_once = False
+    bob, carol = play.asking("bob"), play.asking("carol", priority="critical")
+    play.open(play.opening.pop())
+    assert not waits(bob)
+    play.answer(bob)
+    assert play.opening == [play.pool("carol")]
+    assert waits(carol)

@@ -12,6 +12,8 @@ from heliosproxy.config.model import PoolFor
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.opening import Unreachable
 from heliosproxy.switch.pool import Pool
+from heliosproxy.switch.session import Session
+from heliosproxy.switch.waiting import Waiter
 from heliosproxy.wire.errors import PeerError
 from tests.switch.pools_support import Theatre, theatre
 from tests.switch.stage import IDLE, ONE_ROW, Server, Speaker
@@ -37,6 +39,8 @@ class Storm(RuleBasedStateMachine):
         self.play: Theatre
         self.asking: list[Speaker] = []
         """Those whose statement has no answer yet."""
+        self.queues: dict[Pool, dict[Session, Waiter]] = {}
+        """Who waited before the last step."""
 
     @initialize(
         size=st.integers(1, 3), min_size=st.integers(0, 1), reserve=st.integers(0, 2),
@@ -121,6 +125,7 @@ class Storm(RuleBasedStateMachine):
         links: set[Link] = set()
         for pool in self.play.switch.links.pools.values():
             self.check(pool)
+            self.check_order(pool)
             links.update(pool.links)
         assert links == {server.link for server in self.play.alive}
         assert all(server.closed or server.link in links for server in self.play.servers if not server.link.closed)
@@ -144,6 +149,13 @@ class Storm(RuleBasedStateMachine):
             assert pool.full_cap is not None, "a link is wanted, allowed, and not opened"
             assert not any(other.idle for other in pool.full_cap.pools), "an idle link could make room"
             assert any(pool in cap.blocked for cap in pool.caps), "nobody will think of it when there is room"
+
+    def check_order(self, pool: Pool) -> None:
+        before, now = self.queues.get(pool, {}), pool.queue.waiting
+        served = [place for session, place in before.items() if session.link is not None and session.link.pool is pool]
+        passed_over = [place for session, place in before.items() if now.get(session) is place]
+        assert not served or not passed_over or max(served) < min(passed_over), "somebody jumped the queue"
+        self.queues[pool] = dict(now)
 
     def calm(self) -> None:
         """From now on everything works: everybody is answered, within the time that one may wait."""

@@ -13,7 +13,7 @@ from random import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING, Protocol
 
-from heliosproxy.switch.caps import Cap, Caps
+from heliosproxy.switch.caps import Caps
 from heliosproxy.switch.handover import Handover, Sockets, Starts
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.pool import Ending, Pool

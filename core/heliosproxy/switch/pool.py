@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from heliosproxy.switch.session import Session
 
 Ending: TypeAlias = Literal["idle", "lifetime", "evicted", "reset failed", "lost", "dropped"]
-"""Why a link ended: unused for `idle_timeout`, or not needed beyond `size`; older than `max_lifetime`; closed to make
-room for another pool under the same cap; could not be cleaned; died; closed since its client left in the middle of a
-statement or the server did not keep to the protocol."""
+"""Why a link ended.
+
+idle: unused for `idle_timeout`, or beyond `size` and not needed any more. lifetime: older than `max_lifetime`. evicted:
+closed to make room for another pool under the same cap. reset failed: it could not be cleaned, or given a session's
+settings. lost: it died. dropped: its client left in the middle of a statement, or the server broke the protocol.
+"""
 
 
 @dataclass(frozen=True, slots=True)

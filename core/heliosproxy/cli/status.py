@@ -62,18 +62,22 @@ def _nodes(status: StatusShown) -> RenderableType:
 
 
 def _pools(status: StatusShown) -> RenderableType:
-    columns = ("node", "database", "user", "links", "idle", "active", "opening", "waiting", "longest wait")
+    columns = ("node", "database", "user", "mode", "links", "idle", "active", "opening", "waiting", "longest wait",
+               "timed out", "problem")  # fmt: skip
     rows = [
         (
             pool["node"],
             pool["database"],
             pool["user"],
-            f"{pool['idle'] + pool['active']} of {pool['size']}",
+            pool["mode"],
+            f"{pool['idle'] + pool['active']} of {pool['size']}" + (f"+{pool['reserve']}" if pool["reserve"] else ""),
             pool["idle"],
             pool["active"],
             pool["opening"],
             pool["waiting"],
             milliseconds(pool["longest_wait"] * 1000),
+            pool["timed_out"],
+            pool["problem"],
         )
         for pool in status["pools"]
     ]

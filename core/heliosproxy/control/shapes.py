@@ -66,17 +66,30 @@ class ClusterShown(TypedDict):
 
 
 class PoolShown(TypedDict):
-    """The links to one node for one database and user."""
+    """The links to one node for one database and user; `switch.pool.PoolStatistics`. Counters since its first use.
+
+    `closed`: links by why they ended. `problem`: why the last attempt to open one failed, until one succeeds.
+    """
 
     node: str
     database: str
     user: str
+    mode: str
     size: int
+    reserve: int
+    min_size: int
     idle: int
     active: int
     opening: int
     waiting: int
     longest_wait: float
+    taken: int
+    waited: int
+    timed_out: int
+    opened: int
+    not_opened: int
+    closed: dict[str, int]
+    problem: str
 
 
 class FlowsShown(TypedDict):

@@ -13,7 +13,7 @@ import pytest
 from heliosproxy.demo.local import LocalCluster
 from heliosproxy.demo.running import find
 from tests.cli.support import fetch
-from tests.cluster.proxies import PRIMARY, Keys, RunningProxy, running, wait_for
+from tests.cluster.proxies import PRIMARY, Keys, RunningProxy, helios, running, wait_for
 
 Start = Callable[..., RunningProxy]
 
@@ -147,6 +147,7 @@ def test_the_reserve_helps_those_who_have_waited(start: Start, cluster: LocalClu
         holder.execute("begin")
         late.execute("begin")
         assert backends(cluster, database, cluster.user) == 2
+        assert "2 of 1+1" in helios("status", "--config", str(proxy.file)).stdout
         holder.execute("commit")
         late.execute("commit")
         wait_for(lambda: backends(cluster, database, cluster.user) == 1, "the reserve to be closed")

@@ -170,10 +170,13 @@ class Links:
             if cap.blocked and cap.gives_up(pool):
                 self._close("evicted", link)
                 return
-        self._hand_on(pool, link, now)
+        if pool.queue.waiting:
+            self._hand_on(pool, link, now)
+        else:
+            pool.put_back(link, now)
 
     def _hand_on(self, pool: Pool, link: Link, now: float) -> None:
-        while pool.queue.waiting and (session := pool.next_waiting()) is not None:
+        while (session := pool.next_waiting()) is not None:
             if session.units:
                 self.handover.give(session, link)
                 return

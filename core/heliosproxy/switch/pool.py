@@ -83,7 +83,6 @@ class Pool:
         self.closed: Counter[Ending] = Counter()
         self._seen = -1
         self._used = 0.0
-        self._oldest = float("inf")  # no idle link is due to be closed for its age before this
 
     def __str__(self) -> str:
         return f"{self.user}@{self.database} on {self.node.name}"
@@ -180,8 +179,6 @@ class Pool:
         """Nobody uses the link."""
         link.released_at = now
         self.idle.append(link)
-        if self.links[link] < self._oldest:
-            self._oldest = self.links[link]
 
     def discard(self, link: Link, why: Ending) -> None:
         """A link that is closed."""
@@ -212,11 +209,8 @@ class Pool:
         spare = len(self.links) > policy.min_size or not self._in_use(now)
         if len(self.links) > policy.size or (spare and now - first.released_at > policy.idle_timeout):
             return first, "idle"
-        if now >= self._oldest:
-            self._oldest = min(self.links[link] for link in self.idle)
-            if now >= self._oldest:
-                return min(self.idle, key=self.links.__getitem__), "lifetime"
-        return None
+        oldest = min(self.idle, key=self.links.__getitem__)
+        return (oldest, "lifetime") if now >= self.links[oldest] else None
 
     def statistics(self, now: float) -> PoolStatistics:
         """What it holds now."""

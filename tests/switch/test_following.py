@@ -126,7 +126,7 @@ def test_a_cancel_while_settings_are_asked_for_hits_the_statement_that_waits(pla
     alice.asks("select 1")
     alice.hears()
     play.server().takes()
-    assert play.switch.cancel(alice.session.key)
+    assert play.switch.cancel(alice.session.key, lambda: None)
     assert sqlstate(alice.hears()) == "57014"
     assert not play.cancels
 

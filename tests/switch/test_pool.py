@@ -212,7 +212,7 @@ def test_who_leaves_the_queue_is_not_given_a_link(make: Make) -> None:
     play = make(size=1)
     holder, gone, cancelled, last = (play.asking() for _ in range(4))
     gone.leaves()
-    play.switch.cancel(cancelled.session.key)
+    play.switch.cancel(cancelled.session.key, lambda: None)
     assert play.statistics().waiting == 1
     play.answer(holder)
     play.answer(last)

@@ -75,7 +75,7 @@ class Storm(RuleBasedStateMachine):
     @precondition(lambda self: self.asking)
     @rule(at=AT)
     def a_client_cancels(self, at: int) -> None:
-        self.play.switch.cancel(self.asking[at % len(self.asking)].session.key)
+        self.play.switch.cancel(self.asking[at % len(self.asking)].session.key, lambda: None)
         for _, done in self.play.cancels:
             done()
         self.play.cancels.clear()

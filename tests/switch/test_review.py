@@ -136,10 +136,12 @@ def test_nothing_of_a_client_runs_after_its_connection_was_ended(stage: Make) ->
     alice, bob = play.client(), play.client()
     bob.asks("select 1")
     alice.asks("insert into t values (1)")
-    alice.says(GARBAGE)
-    assert alice.closed
-    play.server().answers(ONE_ROW + IDLE)
+    alice.says(GARBAGE, builders.query(b"insert into t values (2)"))
     play.server().takes()
+    play.server().answers(ONE_ROW + IDLE)
+    assert play.server().takes() == builders.query(b"insert into t values (1)"), "it came before the nonsense"
+    play.server().answers(builders.command_complete("INSERT 0 1") + IDLE)
+    assert alice.closed
     alice.says(builders.SYNC)  # it was on its way when the connection was ended
     assert play.server().takes() == b""
 
@@ -153,8 +155,9 @@ def test_bytes_after_the_end_of_a_session_without_a_node_do_not_end_the_proxy(st
     alice.asks("insert into t values (1)")
     alice.says(GARBAGE)
     alice.says(builders.SYNC)
-    play.switch.tick(monotonic())  # an exception here ends the reactor
+    play.switch.tick(monotonic() + 1000)  # an exception here ends the reactor
     assert play.switch.busy == 0
+    assert alice.closed
 
 
 def test_a_row_that_goes_on_after_its_client_left_is_no_internal_error(stage: Make) -> None:
@@ -222,7 +225,7 @@ def test_L3_a_cancel_that_hits_the_settings_cancels_the_statement(stage: Make) -
     play = stage(size=1)
     alice = adopting(play)
     alice.asks("select 1")
-    play.switch.cancel(alice.session.key)
+    play.switch.cancel(alice.session.key, lambda: None)
     play.server().takes()
     play.server().answers(server_error("57014") + IDLE)
     assert sqlstate(alice.hears()) == "57014"

@@ -189,7 +189,7 @@ def test_a_cancel_reaches_the_link_that_runs_the_statement(stage: Make) -> None:
     play = stage()
     alice = play.client()
     alice.asks("select 1")
-    assert play.switch.cancel(alice.session.key)
+    assert play.switch.cancel(alice.session.key, lambda: None)
     assert [link for link, _ in play.cancels] == [play.server().link]
 
 
@@ -197,7 +197,7 @@ def test_a_link_with_a_cancel_on_its_way_is_nobody_elses(stage: Make) -> None:
     play = stage(size=1)
     alice, bob = play.client(), play.client()
     alice.asks("select 1")
-    play.switch.cancel(alice.session.key)
+    play.switch.cancel(alice.session.key, lambda: None)
     bob.asks("select 2")
     play.server().takes()
     play.server().answers(ONE_ROW + IDLE)
@@ -210,7 +210,7 @@ def test_a_cancel_with_a_strange_key_does_nothing(stage: Make) -> None:
     play = stage()
     alice = play.client()
     alice.asks("select 1")
-    assert not play.switch.cancel((alice.session.key[0], b"nope"))
+    assert not play.switch.cancel((alice.session.key[0], b"nope"), lambda: None)
     assert play.cancels == []
 
 
@@ -219,7 +219,7 @@ def test_a_cancel_ends_waiting_for_a_link(stage: Make) -> None:
     alice, bob = play.client(), play.client()
     alice.asks("select 1")
     bob.asks("select 2")
-    play.switch.cancel(bob.session.key)
+    play.switch.cancel(bob.session.key, lambda: None)
     assert sqlstate(bob.hears()) == "57014"
 
 
@@ -436,11 +436,25 @@ def test_a_server_that_does_not_speak_the_protocol_is_closed(stage: Make) -> Non
 def test_a_client_that_does_not_speak_the_protocol_is_closed(stage: Make) -> None:
     play = stage()
     alice, bob = play.client(), play.client()
-    alice.says(b"Q\0\0\0\1")
-    assert sqlstate(alice.hears()) == "08P01"
+    alice.asks("select 1")
+    alice.says(b"y\0\0\0\4", builders.SYNC)
+    assert not alice.closed
+    play.server().answers(ONE_ROW + IDLE)
+    heard = alice.hears()
+    assert heard.startswith(ONE_ROW + IDLE), "what was asked before is answered, as by PostgreSQL"
+    assert sqlstate(heard[len(ONE_ROW + IDLE) :]) == "08P01"
     assert alice.closed
     bob.asks("select 1")
     assert not bob.closed
+
+
+@pytest.mark.parametrize("length", [0, 3, 0x7FFFFFFF, 0xFFFFFFFF])
+def test_a_length_that_no_message_has_ends_the_connection_without_a_word(stage: Make, length: int) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(b"Q" + length.to_bytes(4, "big"))
+    assert alice.hears() == b""
+    assert alice.closed
 
 
 def test_shutdown_ends_the_idle_and_lets_the_busy_finish(stage: Make) -> None:

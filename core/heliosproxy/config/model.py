@@ -132,6 +132,9 @@ class Pool:
     """Age at which a link is closed once it is idle; up to a tenth less, so that not all are closed at once."""
     prepared_statements: Count = 500
     """Named statements kept on a link; least recently used out."""
+    sequence_values: Literal["reset", "pin"] = "reset"
+    """What nextval leaves for a later currval or lastval outside the transaction: reset with the link, or it keeps the
+    client on its link, and so every client that inserts into a serial column."""
     tracked_settings: tuple[str, ...] = (
         "bytea_output", "client_min_messages", "default_transaction_deferrable", "default_transaction_isolation",
         "extra_float_digits", "idle_in_transaction_session_timeout", "jit", "lock_timeout", "row_security",

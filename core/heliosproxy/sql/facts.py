@@ -62,6 +62,20 @@ class Facts:
     parts: tuple[Facts, ...] = ()
     """Of `multi`: the facts of each statement."""
 
+    @property
+    def opens_transaction(self) -> bool:
+        """Whether it leaves a transaction block open that it has begun."""
+        is_open = False
+        for part in self.parts or (self,):
+            if part.kind == "begin" or (part.transaction is not None and part.transaction.chain):
+                is_open = True
+            elif part.kind in _ENDS_TRANSACTION:
+                is_open = False
+        return is_open
+
+
+_ENDS_TRANSACTION = frozenset(("commit", "rollback", "prepare-transaction"))
+
 
 def of(text: str) -> Facts:
     """The facts of a text. Never raises; bounded in time by `tree.parse`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -18,7 +19,7 @@ from heliosproxy.sql.references import (
     merge,
     relation_name,
 )
-from heliosproxy.sql.session import RELEASING_FUNCTIONS, Name, session_state
+from heliosproxy.sql.session import RELEASING_FUNCTIONS, Name, names_session_state, session_state
 from heliosproxy.sql.tree import Tree, child, items, text_of
 
 CURSOR_WITH_HOLD = 0x0020
@@ -29,6 +30,7 @@ TEMPORARY_OBJECT = "temporary object"
 HELD_CURSOR = "cursor WITH HOLD"
 LISTENS = "LISTEN"
 PREPARES = "PREPARE"
+SEQUENCE_VALUES = "sequence values"
 SETS = "SET "
 """Reasons for which a session keeps its link; the last is followed by the setting's name, and alone stands for all."""
 
@@ -131,7 +133,7 @@ def _discard(tree: Tree, body: Tree) -> Single:
 
 _DISCARDED: Mapping[str, tuple[str, ...]] = MappingProxyType({
     "DISCARD_TEMP": (TEMPORARY_TABLE, TEMPORARY_OBJECT),
-    "DISCARD_SEQUENCES": ("currval", "lastval", "sequence values"),
+    "DISCARD_SEQUENCES": ("currval", "lastval", SEQUENCE_VALUES),
 })
 
 
@@ -167,6 +169,23 @@ def _execute(tree: Tree, body: Tree) -> Single:
     known = [references for references in found if references is not None]
     references = merge(known) if len(known) == len(found) else None
     return Single("execute", references, name=name, pins=session_state(body.get("params")), executes=(name,))
+
+
+def _do(tree: Tree, body: Tree) -> Single:
+    """What a block of code leaves in its session is guessed from the words in it."""
+    definitions = [child(item, "DefElem") for item in items(body, "args")]
+    code = " ".join(text_of(child(child(one, "arg"), "String"), "sval") for one in definitions)
+    return Single("do", pins=_state_in_code(code), ddl=True)
+
+
+_IN_CODE = MappingProxyType({
+    re.compile(r"\btemp(?:orary)?\s+(?:table|view|sequence)\b", re.IGNORECASE): TEMPORARY_TABLE,
+    re.compile(r"\blisten\b", re.IGNORECASE): LISTENS,
+})
+
+
+def _state_in_code(code: str) -> tuple[str, ...]:
+    return names_session_state(code) + tuple(reason for word, reason in _IN_CODE.items() if word.search(code))
 
 
 def _explain(tree: Tree, body: Tree) -> Single:
@@ -271,7 +290,7 @@ _READERS: Mapping[str, Callable[[Tree, Tree], Single]] = MappingProxyType({
     "ExplainStmt": _explain,
     "CopyStmt": _copy,
     "CallStmt": _plain("call", ddl=True),
-    "DoStmt": _plain("do", ddl=True),
+    "DoStmt": _do,
     "LoadStmt": _plain("utility", "LOAD"),
     "ConstraintsSetStmt": _plain("utility"),
     "CheckPointStmt": _plain("utility"),

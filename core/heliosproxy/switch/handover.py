@@ -178,12 +178,13 @@ class Handover:
 
     # --- cancelled ------------------------------------------------------------------------------------------------
 
-    def cancel(self, link: Link) -> None:
-        """Cancel what the link runs."""
+    def cancel(self, link: Link, done: Callable[[], None]) -> None:
+        """Cancel what the link runs; `done` is called when the node has taken note."""
         link.cancels += 1
-        self._port.cancel(link, lambda: self._cancelled(link))
+        self._port.cancel(link, lambda: self._cancelled(link, done))
 
-    def _cancelled(self, link: Link) -> None:
+    def _cancelled(self, link: Link, done: Callable[[], None]) -> None:
+        done()
         link.cancels -= 1
         held_back = link.session is None and not link.cleaning and not link.closed
         if not link.cancels and held_back:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from heliosproxy.sql.statements import SEQUENCE_VALUES
 from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
@@ -44,6 +45,8 @@ class Ledger:
                 pins = [pin for facts, is_followed in zip(parts, followed, strict=True)
                         for pin in facts.pins if not is_followed and not (by_call and pin == "set_config")]  # fmt: skip
                 session.keep_link(*pins)
+            if flow.dirt == 1 and session.keeps_sequences:
+                session.keep_link(SEQUENCE_VALUES)
             if flow.facts.unpins:
                 _mark_reset(session, unit, link, "**")
             if flow.verdict.pool == "session":

@@ -84,6 +84,8 @@ class Link:
         self.closed = False
         self.broken: ProtocolError | None = None
         """What the server sent that is not the protocol; answers before it are good."""
+        self.last_words = b""
+        """The FATAL ErrorResponse with which the server ended the connection."""
         self._partial = b""
         self._rest = 0
         self._failure: dict[str, str] = {}
@@ -298,7 +300,8 @@ class Link:
     def _error(self, unit: Unit | None, message: bytes) -> bytes:
         fields = parse_fields(message[5:])
         if unit is None or fields.get("V") in ("FATAL", "PANIC"):
-            self._failure = fields  # the connection ends; what that means for the client is not the server's to say
+            # The connection ends; what that means for the client is not the server's to say.
+            self._failure, self.last_words = fields, message
             return b""
         unit.failed = True
         unit.in_copy = False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from helios_sdk.contract import Notice, Reject
 
@@ -84,6 +84,12 @@ def unknown_statement(name: bytes) -> bytes:
     """PostgreSQL's error for a prepared statement that there is not."""
     shown = f'prepared statement "{name.decode("utf-8", "replace")}"' if name else "unnamed prepared statement"
     return error_response("ERROR", "26000", f"{shown} does not exist")
+
+
+def no_transactions(severity: Literal["ERROR", "FATAL"] = "ERROR") -> bytes:
+    """The refusal of a transaction block in pool mode statement."""
+    text = "transaction blocks are not allowed in pool mode statement"
+    return error_response(severity, "0A000", text, hint='Set [pool] mode = "transaction".')
 
 
 def changed_result() -> bytes:

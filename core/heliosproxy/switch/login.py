@@ -9,6 +9,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 
 import trio
 from helios_sdk.contract import Client
@@ -18,7 +19,7 @@ from heliosproxy.auth.users import Users
 from heliosproxy.switch.flows import PREFIX
 from heliosproxy.switch.settings import startup_options
 from heliosproxy.wire import builders
-from heliosproxy.wire.errors import PeerError, ProtocolError
+from heliosproxy.wire.errors import PeerError, ProtocolError, notice_response
 from heliosproxy.wire.framing import MAX_STARTUP, Framer, StartupFramer
 from heliosproxy.wire.messages_authentication import (
     AuthenticationSASL,
@@ -185,10 +186,10 @@ def _settings(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
 def greeting(
     parameters: Mapping[str, str], key: tuple[int, bytes]
 ) -> bytes:
-    """What follows authentication: AuthenticationOk, the settings, the cancel key, ReadyForQuery."""
+    """What follows AuthenticationOk: the settings, the cancel key, ReadyForQuery."""
     statuses = b"".join(builders.parameter_status(name, value) for name, value in parameters.items())
     return (
-        builders.AUTHENTICATION_OK + statuses + builders.backend_key_data(*key) + builders.ready_for_query(ord("I"))
+        statuses + builders.backend_key_data(*key) + builders.ready_for_query(ord("I"))
     )
 
 
@@ -199,3 +200,24 @@ def _address(stream: trio.SocketStream) -> str:
 
 def _is_loopback(address: str) -> bool:
     return address == "local" or ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
+NAME_LENGTH = 63
+"""Bytes of the longest name that PostgreSQL keeps."""
+
+
+def application_name(name: str, server_version: str) -> tuple[str, bytes]:
+    """application_name as a server of this version keeps it, and the notice that it sends if the name is too long.
+
+    63 bytes, then printable ASCII: other bytes become `\\xab` from version 16 on, a question mark before.
+    """
+    raw = name.encode("utf-8", "surrogateescape")
+    kept, notice = raw[:NAME_LENGTH], b""
+    if len(raw) > NAME_LENGTH:
+        while kept and (raw[len(kept)] & 0xC0) == 0x80:  # not in the middle of a character
+            kept = kept[:-1]
+        long, short = (text.decode("utf-8", "replace") for text in (raw, kept))
+        notice = notice_response("NOTICE", "42622", f'identifier "{long}" will be truncated to "{short}"')
+    digits = "".join(takewhile(str.isdigit, server_version))
+    escapes = bool(digits) and int(digits) >= 16
+    return "".join(chr(c) if 32 <= c <= 126 else f"\\x{c:02x}" if escapes else "?" for c in kept), notice

@@ -44,6 +44,8 @@ class End:
 def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repeat | Fail | End | None:
     """What becomes of the session whose link died; `unit` is what its client was waiting for. None: nothing to say now,
     a transaction fails when its next statement comes."""
+    if unit is not None and unit.breaks_copy and link.last_words:
+        return End(link.last_words)
     where = f"the connection to {link.node.name} was lost: {reason}"
     if session.pin or (unit is not None and unit.mid_message):
         why = session.pin or "its answer had begun"

@@ -19,6 +19,7 @@ from heliosproxy.cluster.node import Node
 from heliosproxy.config.model import Address
 from heliosproxy.switch.settings import answered, question, unreported
 from heliosproxy.wire import builders
+from heliosproxy.wire.buffer import frame
 from heliosproxy.wire.errors import PeerError, parse_fields
 from heliosproxy.wire.framing import Framer
 from heliosproxy.wire.messages_authentication import (
@@ -55,6 +56,8 @@ class Opened:
     key: tuple[int, bytes]
     asked: dict[str, str] = field(default_factory=dict)
     """The tracked settings that it does not report."""
+    notices: bytes = b""
+    """What it said on the way: NoticeResponse messages."""
 
 
 derive = lru_cache(maxsize=64)(salted_password)
@@ -138,6 +141,7 @@ async def _log_in(
     key = (0, b"")
     asked: tuple[str, ...] | None = None
     values: dict[str, str] = {}
+    notices = b""
     while True:
         data = await stream.receive_some(16384)
         if not data:
@@ -152,13 +156,15 @@ async def _log_in(
                 key = (int.from_bytes(body[:4], "big"), body[4:])
             elif tag == ord("E"):
                 raise _refused(body)
+            elif tag == ord("N"):
+                notices += frame(tag, body)
             elif tag == ord("D"):
                 values = answered(asked or (), DataRow.decode(body).values)
             elif tag == ord("Z") and asked is None:
                 asked = unreported(tracked, reported)
                 await stream.send_all(builders.query(question(asked).encode()))
             elif tag == ord("Z"):
-                return Opened(socket.socket(fileno=stream.socket.detach()), reported, key, values)
+                return Opened(socket.socket(fileno=stream.socket.detach()), reported, key, values, notices)
 
 
 async def _authenticate(

@@ -90,7 +90,8 @@ def own_types(types: bytes) -> tuple[int, ...]:
     """
     count = int.from_bytes(types[:2], "big")
     if len(types) != 2 + 4 * count:
-        raise ProtocolError("malformed Parse message: its parameter types do not end with it")
+        short = len(types) < 2 + 4 * count
+        raise ProtocolError("insufficient data left in message" if short else "invalid message format")
     if not count:
         return ()
     return tuple(oid for (oid,) in struct.iter_unpack("!I", types[2:]) if oid >= FIRST_OWN_OID)

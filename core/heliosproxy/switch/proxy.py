@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import trio
 
@@ -26,7 +26,7 @@ from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Address, Config
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.local import notices
-from heliosproxy.switch.login import Admitted, Conversation, greeting, log_in
+from heliosproxy.switch.login import Admitted, Conversation, application_name, greeting, log_in
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
@@ -45,6 +45,7 @@ log = logging.getLogger("heliosproxy.proxy")
 TICK = 0.1
 """Seconds between looks at those who wait and those who idle."""
 BACKLOG = 1024
+_Greeting: TypeAlias = tuple[dict[str, str], dict[str, str], bytes]
 QUEUED_MOST = 256 * 1024
 """Bytes of a client's statements in the queue, above which it is not read."""
 UNITS_MOST = 1000
@@ -72,7 +73,6 @@ class Proxy:
     def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
         self.config = config
         self.users = Users(config.auth.users)
-        self._tracked = config.pool.tracked_settings
         self.cluster = Cluster(config.nodes, region=config.proxy.region, health=config.health)
         self.planner = Planner(self.cluster, plugins, flows=config.plugins.flows, balancer=Balancer())
         self.switch = Switch(config, self.cluster, self.planner, self)
@@ -85,7 +85,7 @@ class Proxy:
         self._links: dict[Link, Endpoint] = {}
         self._held: dict[int, Session] = {}
         self._owners: dict[Endpoint, Session | Link] = {}
-        self._greetings: OrderedDict[tuple[object, ...], tuple[dict[str, str], dict[str, str]]] = OrderedDict()
+        self._greetings: OrderedDict[tuple[object, ...], _Greeting] = OrderedDict()
         self._asking: dict[tuple[object, ...], trio.Event] = {}
         self._waited: set[str] = set()
         self._ids = count(1)
@@ -175,10 +175,11 @@ class Proxy:
 
     async def _admit(self, talk: Conversation, admitted: Admitted) -> None:
         client = admitted.client
+        await talk.send(builders.AUTHENTICATION_OK)
         verdict = self.planner.greet(client)
         if verdict.reject is not None:
             raise PeerError(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
-        parameters, asked = await self._greeting(admitted)
+        parameters, asked, said = await self._greeting(admitted)
         self.cluster.request_catalogue(client.database)
         await self._catalogue(client.database)
         identity = next(self._ids)
@@ -187,7 +188,7 @@ class Proxy:
         session = Session(
             identity, key, client, settings, admitted.hints, max_message=self.config.proxy.max_message
         )
-        await talk.send(notices(verdict.notices) + greeting(parameters, key))
+        await talk.send(said + notices(verdict.notices) + greeting(parameters, key))
         self._logins += 1
         connection = socket.socket(fileno=talk.stream.socket.detach())
         on_data, on_closed = partial(self._client_data, session), partial(self._client_gone, session)
@@ -201,9 +202,9 @@ class Proxy:
             self._client_data(session, admitted.rest)
         self._reactor.flush()
 
-    async def _greeting(self, admitted: Admitted) -> tuple[dict[str, str], dict[str, str]]:
-        """What the server reports to a client with these start-up settings, which it also checks, and what of the
-        tracked settings it does not report.
+    async def _greeting(self, admitted: Admitted) -> tuple[dict[str, str], dict[str, str], bytes]:
+        """What the server reports to a client with these start-up settings, which it also checks; what of the tracked
+        settings it does not report; and the notices of its login.
 
         Found out by logging in as the client would, once for each combination; application_name is nobody's business.
         """
@@ -219,24 +220,26 @@ class Proxy:
             try:
                 opened = await self._look(client.database, client.user, wanted)
                 opened.socket.close()
-                self._greetings[key] = (opened.parameters, opened.asked)
+                self._greetings[key] = (opened.parameters, opened.asked, opened.notices)
             finally:
                 self._asking.pop(key).set()
             if len(self._greetings) > GREETINGS:
                 self._greetings.popitem(last=False)
-        parameters, asked = found
-        return {**parameters, "application_name": _printable(client.application_name)}, asked
+        parameters, asked, said = found
+        name, notice = application_name(client.application_name, parameters.get("server_version", ""))
+        return {**parameters, "application_name": name}, asked, said + notice
 
     async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
         """Log in to the primary; to any other node where there is none; wait where there is no node at all."""
-        login, timeout = self.users.on_nodes(user), self.config.pool.connect_timeout
+        login, policy = self.users.on_nodes(user), self.switch.policies.of(database, user)
+        timeout, tracked = policy.connect_timeout, policy.tracked_settings
         give_up = trio.current_time() + self.config.proxy.login_timeout / 2
         while True:
             primary = self.cluster.primary
             others = [node for node in self.cluster.nodes if node.healthy and node is not primary]
             for node in [primary, *others] if primary is not None else others:
                 try:
-                    return await open_link(node, database, login, timeout, self._tracked, settings)
+                    return await open_link(node, database, login, timeout, tracked, settings)
                 except Unreachable as error:
                     self.cluster.reported(node, error)
             if trio.current_time() > give_up:
@@ -273,7 +276,11 @@ class Proxy:
         self.switch.client_gone(session)
 
     async def _on_cancel(self, key: tuple[int, bytes]) -> None:
-        self._then(self.switch.cancel, key)
+        """Returns when the request has done all that it will ever do: clients take the end of its connection for that,
+        as with PostgreSQL, and send their next statement."""
+        done = trio.Event()
+        self._then(self.switch.cancel, key, done.set)
+        await done.wait()
 
     # --- what the switch asks for (switch.Port) ---------------------------------------------------------------------
 
@@ -318,8 +325,10 @@ class Proxy:
     async def _open(self, pool: Pool) -> None:
         login = self.users.on_nodes(pool.user)
         try:
-            timeout = self.config.pool.connect_timeout
-            opened = await open_link(pool.node, pool.database, login, timeout, self._tracked)
+            policy = pool.policy
+            opened = await open_link(
+                pool.node, pool.database, login, policy.connect_timeout, policy.tracked_settings
+            )
         except PeerError as error:
             log.warning("no link to %s for %s@%s: %s", pool.node.name, pool.user, pool.database, error.message)
             self._then(self.switch.links.not_opened, pool, error, isinstance(error, Unreachable))
@@ -384,8 +393,3 @@ async def _say(stream: trio.SocketStream, data: bytes) -> None:
             await stream.send_all(data)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return
-
-
-def _printable(name: str) -> str:
-    """application_name as PostgreSQL keeps it: printable ASCII, anything else a question mark; 63 bytes."""
-    return "".join(c if " " <= c <= "~" else "?" for c in name)[:63]

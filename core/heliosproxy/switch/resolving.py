@@ -109,7 +109,7 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     prepared = Prepared(text, types, planner.shape(session, text))
     flow = planner.flow(session, text, prepared.shape, prepared.own_types)
     step = Step(PARSE, message, name, prepared, flow)
-    if flow.answered or sql_prepared.names_any(flow.facts):
+    if flow.answered or sql_prepared.names_any(flow.facts) or _opens(session, flow):
         step = _special(session, planner, step, flow)
         if step.error:
             return step
@@ -208,7 +208,7 @@ def _named(session: Session, planner: Planner, step: Step, parameters: Parameter
     flow = step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types, parameters)
     if prepared.sql:
         step.wants = ((step.name, prepared),)
-    if flow.answered or prepared.private:
+    if flow.answered or prepared.private or _opens(session, flow):
         return _special(session, planner, step, flow)
     return step
 
@@ -228,7 +228,14 @@ def _special(session: Session, planner: Planner, step: Step, flow: Flow) -> Step
         rejected = next((one.verdict.reject for one in step.also if one.verdict.reject is not None), None)
     if rejected is not None:
         step.error = local.refusal(rejected)
+    elif _opens(session, flow):
+        step.error = local.no_transactions()
     return step
+
+
+def _opens(session: Session, flow: Flow) -> bool:
+    """Whether it begins what pool mode statement has not: a transaction that does not end with it."""
+    return session.mode == "statement" and flow.facts.opens_transaction
 
 
 def _failed(message: bytes, sqlstate: str, text: str) -> Step:
@@ -243,9 +250,9 @@ def _restore(session: Session, name: bytes, prepared: Prepared | None) -> None:
 
 
 def _only_name(message: bytes) -> bytes:
-    if len(message) < 7 or message.find(0, 6) != len(message) - 1:
-        raise ProtocolError(f"malformed {chr(message[0])!r} message")
-    return message[6:-1]
+    if len(message) < 6:
+        raise ProtocolError("no data left in message")
+    return builders.only_string(message, 6)
 
 
 def _shown(name: bytes) -> str:
@@ -253,7 +260,7 @@ def _shown(name: bytes) -> str:
 
 
 def _query(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
-    text = message[5:-1]
+    text = builders.only_string(message, 5)
     flow = planner.flow(session, text, planner.shape(session, text))
     step = Step(QUERY, message, flow=flow)
     if flow.verdict.reject is not None:

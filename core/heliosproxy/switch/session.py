@@ -6,14 +6,14 @@ import struct
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from helios_sdk.contract import Client
 
 from heliosproxy.sql.statements import HELD_CURSOR, LISTENS, SETS, TEMPORARY_OBJECT, TEMPORARY_TABLE
 from heliosproxy.switch.settings import Settings
 from heliosproxy.switch.unit import Unit
-from heliosproxy.wire.errors import ProtocolError
+from heliosproxy.wire.errors import LengthError, ProtocolError
 
 if TYPE_CHECKING:
     from heliosproxy.switch.flows import Decision
@@ -24,11 +24,24 @@ if TYPE_CHECKING:
 
 HEADER = struct.Struct(">xI").unpack_from
 QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL, COPY_DATA = b"QXSHEFd"
+_KNOWN = frozenset(b"QXFPBDECHSdcf")
+_SHORT = frozenset(b"XDECHScf")
+LONGEST_SHORT = 10_000
+"""Bytes of the longest message of those kinds that PostgreSQL takes."""
 _EXTENDED = frozenset(b"PBDECHS")
 IDLE = ord("I")
 _COPY = frozenset(b"dcf")
+_IN_COPY = _COPY | {SYNC, FLUSH}
+MOST = 0x3FFFFFFE
+"""The longest message that PostgreSQL takes at all."""
+Mode: TypeAlias = Literal["session", "transaction", "statement"]
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
+
+
+def _check_type(tag: int) -> None:
+    if tag not in _KNOWN:
+        raise ProtocolError(f"invalid frontend message type {tag}")
 
 
 def _is_rolled_back(pin: str) -> bool:
@@ -60,6 +73,10 @@ class Session:
     local_hints: dict[str, str | None] = field(default_factory=dict)
     """What SET LOCAL has changed, and what it was before: it ends with the transaction."""
     max_message: int = 1 << 28
+    mode: Mode = "transaction"
+    """How long it keeps a link: `[pool] mode`."""
+    keeps_sequences: bool = False
+    """What nextval leaves for currval keeps it on its link: `[pool] sequence_values`."""
     prepared: dict[bytes, Prepared] = field(default_factory=dict)
     """By the client's name; the unnamed one under b""."""
     portals: dict[bytes, Portal] = field(default_factory=dict)
@@ -88,6 +105,8 @@ class Session:
     """Its transaction, or its last statement, may have changed the catalogue."""
     changed_functions: bool = False
     """And more of it than relations."""
+    last_words: bytes = b""
+    """What the client is told when it has sent what is not the protocol, and all before that is answered."""
     closing: bool = False
     """The client said Terminate, or is gone."""
     flow_class: int = -1
@@ -97,6 +116,8 @@ class Session:
     last: Decision | None = None
     """What was decided for its previous statement."""
     waiting_since: float = 0.0
+    _unsuspected: int = field(init=False)
+    """Length up to which a message is taken whatever it is."""
     _partial: bytes = b""
     _pieces: list[bytes] = field(default_factory=list)
     _missing: int = 0
@@ -104,6 +125,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.start = self.settings
+        self._unsuspected = min(self.max_message, LONGEST_SHORT)
         self.start_hints = dict(self.hints)
 
     @property
@@ -132,10 +154,11 @@ class Session:
         position, end = 0, len(data)
         while end - position >= 5:
             size = HEADER(data, position)[0] + 1
-            if size < 5 or size > self.max_message:
-                raise ProtocolError(f"message {chr(data[position])!r} has length {size - 1}")
+            if size < 5 or size > self._unsuspected:
+                self._check_length(data[position], size - 1)
             stop = position + size
             if stop > end:
+                _check_type(data[position])
                 self._pieces.append(data[position:])
                 self._missing = stop - end
                 return
@@ -143,10 +166,22 @@ class Session:
             position = stop
         self._partial = data[position:]
 
+    def _check_length(self, tag: int, length: int) -> None:
+        _check_type(tag)
+        if length < 4 or length > MOST or (tag in _SHORT and length > LONGEST_SHORT):
+            raise LengthError(f"invalid message length {length}")
+        if length > self.max_message:
+            raise ProtocolError(
+                f"message of {length} bytes: this proxy takes {self.max_message}", "54000",
+                hint="Raise [proxy] max_message.",
+            )  # fmt: skip
+
     def _message(self, tag: int, message: bytes) -> None:
         if self.closing:
             return
-        if tag in (QUERY, FUNCTION_CALL):
+        if self.units and self.units[-1].in_copy and tag not in _IN_COPY:
+            self._break_copy(message)
+        elif tag in (QUERY, FUNCTION_CALL):
             self._simple(message)
         elif tag in _EXTENDED:
             self._extended(tag, message)
@@ -155,7 +190,13 @@ class Session:
         elif tag == TERMINATE:
             self.closing = True
         else:
-            raise ProtocolError(f"message type {chr(tag)!r} is not known")
+            _check_type(tag)
+
+    def _break_copy(self, message: bytes) -> None:
+        """What has no place in a COPY goes to the server as well, which then ends the connection."""
+        unit = self.units[-1]
+        unit.breaks_copy = True
+        unit.add(message)
 
     def _copy(self, tag: int, message: bytes) -> None:
         if not self.units:

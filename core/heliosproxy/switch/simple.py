@@ -11,7 +11,7 @@ from heliosproxy.switch.session import FUNCTION_CALL
 from heliosproxy.switch.sql_prepared import Need
 from heliosproxy.switch.unit import EXECUTED, Expect, Unit
 from heliosproxy.wire import builders
-from heliosproxy.wire.errors import PeerError
+from heliosproxy.wire.errors import ProtocolError
 
 if TYPE_CHECKING:
     from heliosproxy.switch.flows import Flow
@@ -24,18 +24,22 @@ UNPARSABLE = b"!"
 
 
 def plan(unit: Unit, session: Session, planner: Planner) -> bool:
-    """Find the unit's flow; whether a server must see it. Raises PeerError for a message that is none."""
+    """Find the unit's flow; whether a server must see it."""
     message = unit.messages[0]
     if message[0] == FUNCTION_CALL:
         unit.flow = planner.function_call
         return True
-    if message.find(0, 5) != len(message) - 1:
-        raise PeerError("a Query message's text must end where the message does", "08P01")
-    text = message[5:-1]
+    try:
+        text = builders.only_string(message)
+    except ProtocolError as error:
+        unit.flow, unit.error = planner.function_call, error.response()
+        return session.status != IDLE
     session.prepared.pop(b"", None)  # as in PostgreSQL, whatever becomes of the Query
     flow = unit.flow = planner.flow(session, text, planner.shape(session, text))
     if flow.verdict.reject is not None:
         unit.error = local.refusal(flow.verdict.reject)
+    elif session.mode == "statement" and flow.facts.opens_transaction:
+        unit.error = local.no_transactions()
     elif session.status == FAILED:
         return not flow.answered or flow.answered == "deallocate"
     elif sql_prepared.names_any(flow.facts):

@@ -12,7 +12,7 @@ clock); what is to be done goes out through a `Port`. No method waits. Every pat
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -31,7 +31,7 @@ from heliosproxy.switch.session import EXECUTE, Session
 from heliosproxy.switch.translating import Translator
 from heliosproxy.switch.unit import READY, Expect, Unit
 from heliosproxy.wire import builders
-from heliosproxy.wire.errors import PeerError, error_response
+from heliosproxy.wire.errors import LengthError, PeerError, ProtocolError, error_response
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
@@ -62,12 +62,13 @@ class Switch:
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
         limit = config.pool.prepared_statements
         self._translator = Translator(StatementNames(100 * limit), planner, limit)
-        self._session_mode = config.pool.mode == "session"
 
     # --- clients --------------------------------------------------------------------------------------------------
 
     def add_session(self, session: Session) -> None:
         """A client has logged in."""
+        policy = self.policies.of(session.client.database, session.client.user)
+        session.mode, session.keeps_sequences = policy.mode, policy.sequence_values == "pin"
         self.sessions[session.id] = session
         self._keys[session.key] = session
 
@@ -77,9 +78,10 @@ class Switch:
             return  # it was on its way when the connection was ended
         try:
             session.receive(data)
-        except PeerError as error:
-            self._end(session, error.response("FATAL"))
-            return
+        except LengthError:
+            session.closing = True
+        except ProtocolError as error:
+            session.closing, session.last_words = True, error.response("FATAL")
         self.advance(session)
 
     def client_gone(self, session: Session) -> None:
@@ -104,20 +106,20 @@ class Switch:
             link.dirt = max(link.dirt, 2 if session.pin else 0)
             self.links.handover.release(session, link)
 
-    def cancel(self, key: tuple[int, bytes]) -> bool:
-        """A cancel request; whether its key was a session's."""
+    def cancel(self, key: tuple[int, bytes], done: Callable[[], None]) -> bool:
+        """A cancel request; whether its key was a session's. `done` is called once it has done all it will ever do."""
         session = self._keys.get(key)
-        if session is None:
-            return False
-        link = session.link
-        if session.pool is not None or session.id in self._homeless:
-            self._give_up(session, "57014", "canceling statement due to user request")
-        elif link is not None and link.units and session.units:
-            if session.ask and session.adopting:  # the link only tells the settings; the statement has not begun
+        link = session.link if session is not None else None
+        if session is not None and session.units:
+            if session.pool is not None or session.id in self._homeless:
+                self._give_up(session, "57014", "canceling statement due to user request")
+            elif session.ask and session.adopting:  # the link only tells the settings; the statement has not begun
                 self._fail(session, error_response("ERROR", "57014", "canceling statement due to user request"))
-            else:
-                self.links.handover.cancel(link)
-        return True
+            elif link is not None and link.units:
+                self.links.handover.cancel(link, done)
+                return True
+        done()
+        return session is not None
 
     def advance(self, session: Session) -> None:
         """Go on with what the client asked for, in its order."""
@@ -133,18 +135,15 @@ class Switch:
                 return
             if not (unit.complete or unit.held):
                 return
-            try:
-                answered = self._begin(session, unit)
-            except PeerError as error:
-                self._end(session, error.response("FATAL"))
-                return
-            if not answered:
+            if not self._begin(session, unit):
                 return
         if session.closing:
             self._terminate(session)
 
     def _terminate(self, session: Session) -> None:
         if session.id in self.sessions:
+            if session.last_words:
+                self.port.to_client(session, session.last_words)
             self._drop(session)
         self.port.close_client(session)
 
@@ -221,7 +220,7 @@ class Switch:
         if not flows:
             return self.cluster.primary, None
         first = flows[0]
-        if unit.to_primary or (self._session_mode and not session.hints):
+        if unit.to_primary or (session.mode == "session" and not session.hints):
             return self.cluster.primary, first.verdict.database
         if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
             return planner.choose(first, unit.lost_on), first.verdict.database
@@ -324,7 +323,7 @@ class Switch:
                 self.links.handover.release(session, link)
                 self._route(session, unit)
                 return
-        if self._session_mode:
+        if session.mode == "session":
             session.keep_link("pool mode session")
         self._send(session, unit, link)
 
@@ -412,6 +411,9 @@ class Switch:
         session.status = status
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
+        if status != IDLE and session.mode == "statement":
+            self._end(session, local.no_transactions("FATAL"))  # by a text that could not be read
+            return
         if status == IDLE:
             if session.portals:
                 session.portals.clear()

@@ -58,6 +58,7 @@ class Unit:
         "attempts",
         "began",
         "body",
+        "breaks_copy",
         "bytes",
         "complete",
         "declares",
@@ -115,6 +116,8 @@ class Unit:
         """What the proxy says ahead of the server's first byte."""
         self.in_copy = False
         """The server waits for COPY data; it ignores Sync and Flush until that has ended."""
+        self.breaks_copy = False
+        """Its client sent, in the middle of COPY data, what is none."""
         self.moving = False
         """It was sent in part, and goes on on another link once this one is out of it."""
         self.parked: list[Step] = []

@@ -98,7 +98,7 @@ def split_parse(body: bytes) -> tuple[bytes, bytes, bytes]:
 
     Raises ProtocolError if a string does not end.
     """
-    return _split_two(body, "Parse")
+    return _split_two(body)
 
 
 def split_bind(body: bytes) -> tuple[bytes, bytes, bytes]:
@@ -106,7 +106,18 @@ def split_bind(body: bytes) -> tuple[bytes, bytes, bytes]:
 
     For giving a statement another name without reading its values. Raises ProtocolError if a string does not end.
     """
-    return _split_two(body, "Bind")
+    return _split_two(body)
+
+
+def only_string(message: bytes, start: int = 5) -> bytes:
+    """The string that goes from there to the end of a whole message. Raises ProtocolError, in PostgreSQL's words, if it
+    does not end there."""
+    end = message.find(0, start)
+    if end < 0:
+        raise ProtocolError("invalid string in message")
+    if end != len(message) - 1:
+        raise ProtocolError("invalid message format")
+    return message[start:-1]
 
 
 def join_two(tag: int, first: bytes, second: bytes, rest: bytes) -> bytes:
@@ -114,9 +125,9 @@ def join_two(tag: int, first: bytes, second: bytes, rest: bytes) -> bytes:
     return frame(tag, buffer.cstring(first) + buffer.cstring(second) + rest)
 
 
-def _split_two(body: bytes, name: str) -> tuple[bytes, bytes, bytes]:
+def _split_two(body: bytes) -> tuple[bytes, bytes, bytes]:
     first = body.find(0)
     second = body.find(0, first + 1)
     if first < 0 or second < 0:
-        raise ProtocolError(f"malformed {name} message: a string does not end")
+        raise ProtocolError("invalid string in message")
     return body[:first], body[first + 1 : second], body[second + 1 :]

@@ -40,6 +40,10 @@ class ProtocolError(PeerError):
         super().__init__(message, sqlstate, detail=detail, hint=hint)
 
 
+class LengthError(ProtocolError):
+    """A length word that no message can have. PostgreSQL hangs up without a word."""
+
+
 def error_response(
     severity: Severity,
     sqlstate: str,

@@ -133,9 +133,13 @@ def _startup_message(major: int, minor: int, reader: Reader) -> StartupMessage:
     _check_major(major, minor)
     parameters: dict[str, str] = {}
     options: dict[str, str] = {}
-    while name := reader.text():
-        (options if name.startswith(OPTION_PREFIX) else parameters)[name] = reader.text()
-    reader.end()
+    try:
+        while name := reader.text():
+            (options if name.startswith(OPTION_PREFIX) else parameters)[name] = reader.text()
+        reader.end()
+    except ProtocolError:
+        text = "invalid startup packet layout: expected terminator as last byte"
+        raise ProtocolError(text) from None
     if not parameters.get("user"):
         raise ProtocolError("no PostgreSQL user name specified in startup packet", "28000")
     return StartupMessage(parameters, major, minor, options)

@@ -156,6 +156,8 @@ class Stage:
         self.opening: list[LinkPool] = []
         self.speakers: dict[int, Speaker] = {}
         self.open_at_once = True
+        self.ending: list[Callable[[], None]] = []
+        self.end_at_once = True
 
     def client(self, user: str = "alice", **settings: str) -> Speaker:
         """Somebody who has logged in."""
@@ -192,8 +194,16 @@ class Stage:
     def close_client(self, session: Session) -> None:
         self.speakers[session.id].closed = True
 
-    def close_link(self, link: Link) -> None:
+    def close_link(self, link: Link, done: Callable[[], None]) -> None:
         self._far_end(link).closed = True
+        self.ending.append(done)
+        if self.end_at_once:
+            self.end()
+
+    def end(self) -> None:
+        """The servers have closed the links that were closed."""
+        while self.ending:
+            self.ending.pop(0)()
 
     def open_link(self, pool: LinkPool) -> None:
         if self.open_at_once:

@@ -245,16 +245,20 @@ def test_L7_a_link_learns_a_statement_under_the_settings_of_its_name(stage: Make
     berlin = builders.parameter_status("TimeZone", "Europe/Berlin")
     play.server(0).answers(builders.command_complete("SET") + berlin + IDLE)
     bob.asks("select 2")  # takes the first link
-    alice.says(run(b"a"), builders.SYNC)  # the second link learns it, in Berlin
-    adopted = builders.command_complete("SELECT 1") + berlin + IDLE
-    play.server(1).answers(adopted)
-    play.server(1).answers(PARSED + BOUND + ROW + IDLE)
-    play.server(1).takes()
+    alice.says(run(b"a"), builders.SYNC)  # the second link learns it, in UTC, where alice has parsed it
+    utc = builders.parameter_status("TimeZone", "UTC")
+    done = builders.command_complete("SELECT 1")
+    play.server(1).answers(done + berlin + IDLE)
+    asked = play.server(1).takes()
+    assert tags(asked) == "QQPDSQ"
+    assert asked.index(b"'UTC'") < asked.index(text) < asked.rindex(b"'Europe/Berlin'")
+    play.server(1).answers(done + utc + IDLE + PARSED + builders.NO_DATA + IDLE + done + berlin + IDLE)
+    assert tags(play.server(1).takes()) == "BES"
+    play.server(1).answers(BOUND + ROW + IDLE)
     carol.says(builders.parse(b"c", text), run(b"c"), builders.SYNC)  # in UTC, on the second link
     play.server(1).takes()
-    utc = builders.parameter_status("TimeZone", "UTC")
-    play.server(1).answers(builders.command_complete("SELECT 1") + utc + IDLE)
-    assert text in play.server(1).takes(), "what was parsed in Berlin is another constant"
+    play.server(1).answers(done + utc + IDLE)
+    assert tags(play.server(1).takes()) == "BES", "it is what carol means"
 
 
 def test_L7_a_moment_in_dollar_quotes_is_a_moment_too(stage: Make) -> None:

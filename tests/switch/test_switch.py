@@ -555,6 +555,7 @@ def test_a_text_that_the_server_cannot_parse_makes_no_catalogue_doubtful(stage: 
     assert told == []
     alice.asks("create table t ()")
     assert told == ["db True"]
-    play.server(1).answers(builders.command_complete("CREATE TABLE") + IDLE)
+    assert not play.server().link.dirt or play.server().link.session is alice.session
+    play.server().answers(builders.command_complete("CREATE TABLE") + IDLE)
     alice.asks("create function f() returns int language sql as 'select 1'")
     assert told == ["db True", "db True", "db False"]

@@ -35,6 +35,7 @@ class Ledger:
 
     def mark(self, session: Session, unit: Unit, link: Link) -> None:
         """Before it is sent: what it may leave on the link (L1), and whether the session must keep that."""
+        unit.dirt_before = link.dirt
         for flow in flows_of(unit):
             parts = flow.facts.parts or (flow.facts,)
             followed = [_mark_setting(session, unit, link, facts.setting) for facts in parts]
@@ -99,6 +100,9 @@ class Ledger:
                 held = session.pins
                 for facts in flow.facts.parts or (flow.facts,):
                     _release(session, link, facts, held)
+        if unit.unparsed and unit.simple and session.status == IDLE:  # nothing of it has run
+            link.dirt = unit.dirt_before
+            session.forget_pins()
         if unit.declares is not None and not unit.failed:
             name, statement = unit.declares
             session.prepared[name] = statement

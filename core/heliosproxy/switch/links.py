@@ -7,7 +7,7 @@ pools and the caps that they share.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from random import SystemRandom
 from time import monotonic
@@ -43,8 +43,8 @@ class Port(Sockets, Protocol):
     def close_client(self, session: Session) -> None:
         """Send what is due and close."""
 
-    def close_link(self, link: Link) -> None:
-        """Say Terminate and close."""
+    def close_link(self, link: Link, done: Callable[[], None]) -> None:
+        """Say Terminate and close; `done` once the server has closed as well, or does not within some seconds."""
 
     def open_link(self, pool: Pool) -> None:
         """Open a link; `Links.opened` or `Links.not_opened` follows, at once or later."""
@@ -189,19 +189,26 @@ class Links:
         self._close("dropped", link, reason)
 
     def _close(self, why: Ending, link: Link, reason: str = "") -> None:
-        self._port.close_link(link)
-        self._gone(link, why, reason or why)
+        pool = _pool_of(link)
+        closes = link in pool.links
+        self._gone(link, why, reason or why, closing=True)
+        self._port.close_link(link, partial(self._has_closed, pool) if closes else _nothing)
+
+    def _has_closed(self, pool: Pool) -> None:
+        """The server has taken note: there is room for another link."""
+        pool.has_closed()
+        self._room_after(pool)
 
     def lost(self, link: Link, reason: str) -> None:
         """A link died."""
         self._gone(link, "lost", reason)
 
-    def _gone(self, link: Link, why: Ending, reason: str) -> None:
+    def _gone(self, link: Link, why: Ending, reason: str, *, closing: bool = False) -> None:
         pool = _pool_of(link)
         if link not in pool.links:
             return
         link.closed = True
-        pool.discard(link, why)
+        pool.discard(link, why, closing=closing)
         session, link.session = link.session, None
         units = [unit for unit in link.units if unit.session is not None]
         link.units.clear()
@@ -213,7 +220,7 @@ class Links:
 
     def _remove(self, link: Link, why: Ending) -> None:
         """Close an idle link whose room is spoken for."""
-        self._port.close_link(link)
+        self._port.close_link(link, _nothing)
         link.closed = True
         _pool_of(link).discard(link, why)
 
@@ -260,3 +267,7 @@ def _leaving(pool: Pool) -> Iterator[Session]:
 def _pool_of(link: Link) -> Pool:
     assert link.pool is not None
     return link.pool
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""

@@ -77,6 +77,8 @@ class Pool:
         """Each with the moment from which on it is to be closed once it is idle."""
         self.idle: list[Link] = []
         self.opening = 0
+        self.closing = 0
+        """Links that are gone from here, and not yet at the server."""
         self.queue = Queue(policy.priority_ageing)
         self.retry = Retry()
         self.taken = self.waited = self.timed_out = self.opened = self.not_opened = 0
@@ -116,8 +118,8 @@ class Pool:
 
     @property
     def count(self) -> int:
-        """Links that it has or is about to have."""
-        return len(self.links) + self.opening
+        """Links that the server has of it, or is about to have."""
+        return len(self.links) + self.opening + self.closing
 
     @property
     def wanted(self) -> int:
@@ -180,14 +182,21 @@ class Pool:
         link.released_at = now
         self.idle.append(link)
 
-    def discard(self, link: Link, why: Ending) -> None:
-        """A link that is closed."""
+    def discard(self, link: Link, why: Ending, *, closing: bool = False) -> None:
+        """A link that is closed; `closing`: it counts until `has_closed`."""
         del self.links[link]
         self.closed[why] += 1
-        for cap in self.caps:
-            cap.used -= 1
+        self.closing += 1
         if link in self.idle:
             self.idle.remove(link)
+        if not closing:
+            self.has_closed()
+
+    def has_closed(self) -> None:
+        """The server has one link less."""
+        self.closing -= 1
+        for cap in self.caps:
+            cap.used -= 1
 
     # --- time -----------------------------------------------------------------------------------------------------
 

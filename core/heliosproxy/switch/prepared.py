@@ -44,7 +44,7 @@ class Prepared:
         self.sent = b""
         """The text that nodes are given: hints blanked, or rewritten."""
         self.named_under: Settings | None = None
-        """The settings under which `server_name` was given."""
+        """The settings under which it was parsed, and is wherever a link must learn it."""
         self.own_types = own_types(types)
         self.server_name = b""
         """Its name on links; empty for an unnamed statement."""

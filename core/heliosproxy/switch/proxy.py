@@ -304,13 +304,15 @@ class Proxy:
             self._owners.pop(endpoint, None)
             endpoint.close()
 
-    def close_link(self, link: Link) -> None:
-        """Say Terminate and close."""
+    def close_link(self, link: Link, done: Callable[[], None]) -> None:
+        """Say Terminate and close; `done` once the server has closed as well."""
         endpoint = self._links.pop(link, None)
-        if endpoint is not None:
-            self._owners.pop(endpoint, None)
-            endpoint.send(builders.TERMINATE)
-            endpoint.close()
+        if endpoint is None:
+            done()
+            return
+        self._owners.pop(endpoint, None)
+        endpoint.send(builders.TERMINATE)
+        endpoint.close(done)
 
     def open_link(self, pool: Pool) -> None:
         """Open a link in a task of its own."""

@@ -39,8 +39,8 @@ class Endpoint:
     """A socket in the reactor: who is told of its bytes, and what is still to be written to it."""
 
     __slots__ = (
-        "_closing", "_events", "_reactor", "_received", "_waiting", "closed", "fd", "on_closed", "on_data", "outgoing",
-        "pending", "producer", "socket",
+        "_closing", "_events", "_on_ended", "_reactor", "_received", "_waiting", "closed", "fd", "on_closed", "on_data",
+        "outgoing", "pending", "producer", "socket",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,7 @@ class Endpoint:
         """Whose bytes fill `pending`; not read while there is too much of it."""
         self.closed = False
         self._closing = False
+        self._on_ended: Callable[[], None] | None = None
         self._events = select.EPOLLIN
         self._waiting = 0  # how many endpoints hold up reading from this one
         self._received = RECEIVED
@@ -73,10 +74,14 @@ class Endpoint:
             self._reactor.due.append(self)
         self.outgoing.append(data)
 
-    def close(self) -> None:
-        """Write what is due, then close; what is not taken within `LINGER` is dropped. `on_closed` is not called."""
+    def close(self, on_ended: Callable[[], None] | None = None) -> None:
+        """Write what is due, then close; what is not taken within `LINGER` is dropped. `on_closed` is not called.
+
+        With `on_ended` it closes once the peer has, and calls that; what the peer still says is dropped.
+        """
         if not self._closing and not self.closed:
             self._closing = True
+            self._on_ended = on_ended
             self._let_go()
             self._watch()
             self._reactor.due.append(self)
@@ -90,7 +95,9 @@ class Endpoint:
     def _watch(self) -> None:
         if self.closed:
             return
-        events = (0 if self._waiting or self._closing else select.EPOLLIN) | (select.EPOLLOUT if self.pending else 0)
+        reads = not self._waiting and not self._closing
+        awaits_end = self._on_ended is not None and not self.pending
+        events = (select.EPOLLIN if reads or awaits_end else 0) | (select.EPOLLOUT if self.pending else 0)
         if events != self._events:
             self._events = events
             self._reactor.poller.modify(self.fd, events)
@@ -100,10 +107,19 @@ class Endpoint:
         if events & select.EPOLLOUT:
             self.flush()
         if events & ~select.EPOLLOUT and not self.closed:
-            if self._closing:
-                self.discard()  # the peer is gone as well
-            else:
+            if not self._closing:
                 self._read()
+            elif self._on_ended is None or self._has_ended():
+                self.discard()  # the peer is gone as well
+
+    def _has_ended(self) -> bool:
+        """Drop what arrived; whether it was the last."""
+        try:
+            return not self.socket.recv(RECEIVED_MOST)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def _read(self) -> None:
         try:
@@ -144,7 +160,10 @@ class Endpoint:
             return
         self._keep(data, sent)
         if self._closing and not self.pending:
-            self.discard()
+            if self._on_ended is None:
+                self.discard()
+            else:
+                self._watch()
 
     def _keep(self, data: bytes | bytearray, sent: int) -> None:
         if data is self.pending:
@@ -185,6 +204,8 @@ class Endpoint:
         self._let_go()
         self._reactor.remove(self)
         self.socket.close()
+        if self._on_ended is not None:
+            self._reactor.guarded(self._on_ended)
 
 
 class Reactor:

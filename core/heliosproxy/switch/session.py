@@ -307,6 +307,11 @@ class Session:
             self.pins_before = self.pins if self.pins_before is None else self.pins_before
             self._hold(self.pins - gone)
 
+    def forget_pins(self) -> None:
+        """What its transaction would have left on its link it has not."""
+        if self.pins_before is not None:
+            self._hold(self.pins_before)
+
     def unpin(self) -> None:
         """Nothing of its own is left on its link."""
         self._hold(frozenset())

@@ -31,6 +31,7 @@ _MEANINGLESS = frozenset((
     "application_name", "scram_iterations", "statement_timeout", "lock_timeout", "client_min_messages", "work_mem",
     "idle_in_transaction_session_timeout", "transaction_timeout", "maintenance_work_mem", "synchronous_commit",
 ))  # fmt: skip
+_READING = frozenset(("client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings"))
 _CHARACTERISTICS = (
     "default_transaction_isolation", "default_transaction_read_only", "default_transaction_deferrable",
 )  # fmt: skip
@@ -56,6 +57,11 @@ class Settings:
     def meaning(self) -> tuple[tuple[str, str], ...]:
         """What may change what a statement means (L7, S4)."""
         return tuple(item for item in self.values if item[0] not in _MEANINGLESS) + self.extra
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """Those that decide how the literals of a text read, which PostgreSQL settles when it is parsed."""
+        return {name: value for name, value in self.values if name in _READING}
 
     def followed(self, name: str) -> tuple[str, ...]:
         """The followed settings that a SET of this name, or of `session characteristics`, changes; none if it changes

@@ -281,15 +281,13 @@ class Switch:
 
     @staticmethod
     def _must_move(session: Session, unit: Unit, link: Link) -> bool:
-        """Whether a write came behind a read that was flushed, and so was sent, to a standby (R3)."""
-        if link.node.role == "primary" or session.status != IDLE or session.pin:
+        """Whether it has begun on a standby, and now comes a write (R3), or an Execute whose unit may still grow into
+        one: what was executed could not be taken along."""
+        if link.node.role == "primary" or session.status != IDLE or session.pins or unit.began:
             return False
-        write = next((step for step in unit.steps if step.flow and not step.flow.read_only and step.asks_server), None)
-        if write is None or not unit.began:
-            return write is not None
-        text = f"a statement that may write cannot follow in a pipeline that began on {link.node.name}"
-        write.error = error_response("ERROR", "25006", text, hint="Send a Sync between them.")
-        return False
+        if not unit.complete and any(step.tag == EXECUTE for step in unit.steps):
+            return True
+        return any(step.flow is not None and not step.flow.read_only and step.asks_server for step in unit.steps)
 
     def _move(self, unit: Unit, link: Link) -> None:
         """Leave this link, on which nothing was executed, for one to the primary."""

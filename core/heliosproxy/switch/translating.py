@@ -24,6 +24,7 @@ from heliosproxy.switch.resolving import (
     SYNC,
     Step,
 )
+from heliosproxy.switch.settings import change
 from heliosproxy.switch.simple import UNPARSABLE
 from heliosproxy.switch.unit import (
     BIND_COMPLETE,
@@ -79,29 +80,39 @@ class Translator:
         unit.expect(Expect(ends))
 
     def unsure(self, unit: Unit, session: Session, link: Link) -> list[Prepared]:
-        """Named statements that the link must learn and whose rows the client knows: those may have changed."""
+        """Named statements that the link must learn, and that cannot simply be sent ahead: whose rows the client knows,
+        since those may have changed, or whose literals would read differently under the settings of now."""
         fresh = {step.prepared for step in unit.steps if step.tag == PARSE}
         found: list[Prepared] = []
         for step in unit.steps if session.status != FAILED else ():
             prepared = step.prepared
-            if prepared is None or not prepared.described or prepared in fresh or prepared in found or not step.flow:
+            if prepared is None or not step.name or prepared in fresh or prepared in found or not step.flow:
                 continue
             self._name(session, step, step.flow)
-            if prepared.server_name not in link.prepared:
+            if prepared.server_name in link.prepared or prepared.sql or prepared.named_under is None:
+                continue
+            if prepared.described or prepared.named_under.reading != session.settings.reading:
                 found.append(prepared)
         return found
 
     def examine(self, link: Link, prepared: Prepared, done: Callable[[Unit], None]) -> None:
-        """Prepare the statement on the link, and see whether its rows are still those that the client knows."""
+        """Prepare the statement on the link, under the settings under which its client has parsed it, and see whether
+        its rows are still those that the client knows."""
+        assert prepared.named_under is not None
+        then, now = link.settings.with_values(prepared.named_under.reading), link.settings
 
         def compare(reply: Unit) -> None:
             if not reply.sqlstate:
-                prepared.changed = row_type(reply.reply) != prepared.described
+                prepared.changed = bool(prepared.described) and row_type(reply.reply) != prepared.described
                 link.prepared[prepared.server_name] = prepared
             done(reply)
 
+        if then != now:
+            link.run(change(now, then))
         parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
         link.run_messages(parse, builders.describe_statement(prepared.server_name), on_done=compare)
+        if then != now:
+            link.run(change(then, now))
 
     def _write(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
         if step.wants and session.status != FAILED:
@@ -157,11 +168,10 @@ class Translator:
         prepared = step.prepared
         assert prepared is not None
         sent = self._planner.sent_text(flow, prepared.text)
-        if sent != prepared.sent or prepared.named_under is not session.settings:
-            again = prepared.named_under is not None and prepared.named_under.meaning == session.settings.meaning
+        if sent != prepared.sent or prepared.named_under is None:
             if step.name and prepared.private:
-                prepared.server_name = prepared.server_name or self._names.new()
-            elif step.name and (sent != prepared.sent or not again):
+                prepared.server_name = self._names.new()
+            elif step.name:
                 generation = self._planner.cluster.generation(session.client.database)
                 meaning = (session.client.database, session.settings.meaning, session.salt, generation)
                 prepared.server_name = self._names.name(sent, prepared.types, meaning)

@@ -62,6 +62,7 @@ class Unit:
         "bytes",
         "complete",
         "declares",
+        "dirt_before",
         "error",
         "executes",
         "expected",
@@ -116,6 +117,8 @@ class Unit:
         """What the proxy says ahead of the server's first byte."""
         self.in_copy = False
         """The server waits for COPY data; it ignores Sync and Flush until that has ended."""
+        self.dirt_before = 0
+        """What may have been left on its link before it was sent."""
         self.breaks_copy = False
         """Its client sent, in the middle of COPY data, what is none."""
         self.moving = False

@@ -33,6 +33,8 @@ class Node:
     timeline: int = 0
     round_trip_ms: float | None = None
     server_version: str = ""
+    protocol_minor: int = 2
+    """The newest minor version of the protocol to ask it for; 0 once it has refused a newer one. The switch's."""
     in_flight: int = 0
     """Units that the switch has sent to it and that are not yet answered."""
     labels: dict[str, str] = field(init=False)

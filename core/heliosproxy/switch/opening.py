@@ -1,6 +1,10 @@
 """Opening a link: connect to a node, log in, read what it reports until it is ready.
 
 A trio task per link; the socket is handed to the reactor when it is idle and clean.
+
+Protocol 3.2 is asked for, since only with it does a server give a long cancel key, which nobody guesses. A server that
+speaks less says so (NegotiateProtocolVersion) and goes on in what it speaks; one that refuses the version outright, or
+a pooler in between that does, is asked again for 3.0, which is remembered for the node.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from heliosproxy.config.model import Address
 from heliosproxy.switch.settings import answered, question, unreported
 from heliosproxy.wire import builders
 from heliosproxy.wire.buffer import frame
-from heliosproxy.wire.errors import PeerError, parse_fields
+from heliosproxy.wire.errors import PeerError, ProtocolError, parse_fields
 from heliosproxy.wire.framing import Framer
 from heliosproxy.wire.messages_authentication import (
     AuthenticationOk,
@@ -31,12 +35,14 @@ from heliosproxy.wire.messages_authentication import (
     SASLResponse,
     decode_authentication,
 )
-from heliosproxy.wire.messages_backend import DataRow
-from heliosproxy.wire.startup import CancelRequest, StartupMessage
+from heliosproxy.wire.messages_backend import BackendKeyData, DataRow, NegotiateProtocolVersion
+from heliosproxy.wire.startup import CancelRequest, StartupMessage, agreed
 
 LONGEST = 1 << 20
 """Longest message that a server may send while it logs us in."""
 MECHANISM = "SCRAM-SHA-256"
+_VERSION_REFUSED = frozenset(("0A000", "08004", "08P01"))
+"""What servers and poolers say, instead of asking for authentication, to a version that they do not know."""
 
 
 class Unreachable(PeerError):
@@ -54,6 +60,7 @@ class Opened:
     parameters: dict[str, str]
     """What the server reported."""
     key: tuple[int, bytes]
+    """Process id and secret for `send_cancel`. The secret has 4 to 256 bytes; none if the server cannot be asked."""
     asked: dict[str, str] = field(default_factory=dict)
     """The tracked settings that it does not report."""
     notices: bytes = b""
@@ -77,15 +84,10 @@ async def open_link(
     Raises Unreachable, or PeerError with the server's own SQLSTATE and words if it refuses. `settings` are further
     start-up parameters.
     """
+    parameters = {"user": login.user, "database": database, **(settings or {})}
     with trio.move_on_after(timeout):
         try:
-            stream = await _connect(node)
-            try:
-                parameters = {"user": login.user, "database": database, **(settings or {})}
-                return await _log_in(stream, node, parameters, login, tracked)
-            except BaseException:
-                await trio.aclose_forcefully(stream)
-                raise
+            return await _open(node, parameters, login, tracked)
         except (OSError, trio.BrokenResourceError) as error:
             raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: {_words(error)}") from error
     raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: no answer within {timeout:g} s")
@@ -95,8 +97,10 @@ async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> boo
     """Ask a node to cancel what the connection with this key runs; returns when the node has taken note.
 
     PostgreSQL closes the connection after it has sent the signal; a cancel request has no other answer. False: nobody
-    knows whether the request arrived, or still will.
+    knows whether the request arrived, or still will. Without a secret nothing is sent.
     """
+    if not key[1]:
+        return True
     with trio.move_on_after(timeout):
         try:
             async with await _connect(node) as stream:
@@ -127,44 +131,121 @@ async def _connect_to(address: Address) -> trio.SocketStream:
     return stream
 
 
-async def _log_in(
-    stream: trio.SocketStream,
-    node: Node,
-    parameters: Mapping[str, str],
-    login: ServerLogin,
-    tracked: Sequence[str],
-) -> Opened:
-    await stream.send_all(StartupMessage(parameters).encode())
-    framer = Framer(LONGEST)
+class _VersionRefused(Exception):
+    """The node wants nothing to do with the version that it was asked for."""
+
+
+@dataclass(slots=True)
+class _Login:
+    """What a server said while it let us in."""
+
+    minor: int
+    """The minor version that was asked for, then the one agreed on."""
     proof: ScramClient | None = None
-    reported: dict[str, str] = {}
-    key = (0, b"")
+    taken: bool = False
+    """It has asked for authentication: it took the version."""
+    parameters: dict[str, str] = field(default_factory=dict)
+    key: tuple[int, bytes] = (0, b"")
     asked: tuple[str, ...] | None = None
-    values: dict[str, str] = {}
-    notices = b""
+    """Settings that it was asked for; None until it was ready for that."""
+    values: dict[str, str] = field(default_factory=dict)
+    """And what it said."""
+    notices: bytes = b""
+
+    def negotiated(self, body: bytes) -> None:
+        """It speaks less than was asked for. Raises ProtocolError if it does not say what."""
+        if self.taken or not self.minor:
+            raise ProtocolError("NegotiateProtocolVersion that nothing was asked for")
+        self.minor = agreed(NegotiateProtocolVersion.decode(body), self.minor)
+
+    def reported(self, body: bytes) -> None:
+        """A setting of its own accord."""
+        name, value = (part.decode("utf-8", "replace") for part in body[:-1].split(b"\0")[:2])
+        self.parameters[name] = value
+
+    def identified(self, body: bytes) -> None:
+        """Its process id and secret. Raises ProtocolError if they are not as long as the version has them."""
+        data = BackendKeyData.decode(body)
+        if self.minor < 2 and len(data.key) != 4:
+            raise ProtocolError(f"a cancel key of {len(data.key)} bytes in protocol 3.{self.minor}")
+        self.key = data.pid, data.key
+
+    def noticed(self, body: bytes) -> None:
+        """It says something that the client may want to know."""
+        self.notices += frame(ord("N"), body)
+
+    def answered(self, body: bytes) -> None:
+        """The settings that it was asked for."""
+        self.values = answered(self.asked or (), DataRow.decode(body).values)
+
+    def question(self, tracked: Sequence[str]) -> bytes:
+        """What is still to be asked of it, now that it is ready; empty if nothing."""
+        if self.asked is not None:
+            return b""
+        self.asked = unreported(tracked, self.parameters)
+        return builders.query(question(self.asked).encode()) if self.asked else b""
+
+
+async def _open(node: Node, parameters: Mapping[str, str], login: ServerLogin, tracked: Sequence[str]) -> Opened:
+    try:
+        return await _open_in(node, node.protocol_minor, parameters, login, tracked)
+    except _VersionRefused:
+        opened = await _open_in(node, 0, parameters, login, tracked)
+        node.protocol_minor = 0
+        return opened
+
+
+async def _open_in(
+    node: Node, minor: int, parameters: Mapping[str, str], login: ServerLogin, tracked: Sequence[str]
+) -> Opened:
+    stream = await _connect(node)
+    try:
+        await stream.send_all(StartupMessage(parameters, minor=minor).encode())
+        found = _Login(minor)
+        await _log_in(stream, node, found, login, tracked)
+        opened = socket.socket(fileno=stream.socket.detach())
+        return Opened(opened, found.parameters, found.key, found.values, found.notices)
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+
+
+async def _log_in(
+    stream: trio.SocketStream, node: Node, found: _Login, login: ServerLogin, tracked: Sequence[str]
+) -> None:
+    framer = Framer(LONGEST)
+    noted = {
+        ord("v"): found.negotiated, ord("S"): found.reported, ord("K"): found.identified, ord("D"): found.answered,
+        ord("N"): found.noticed,
+    }  # fmt: skip
     while True:
-        data = await stream.receive_some(16384)
-        if not data:
-            raise Unreachable(f"{node.name} closed the connection during the login")
-        for tag, body in framer.feed(bytes(data)):
-            if tag == ord("R"):
-                proof = await _authenticate(stream, body, proof, node, login)
-            elif tag == ord("S"):
-                name, value = (part.decode("utf-8", "replace") for part in body[:-1].split(b"\0")[:2])
-                reported[name] = value
-            elif tag == ord("K"):
-                key = (int.from_bytes(body[:4], "big"), body[4:])
+        data = await _receive(stream, node, found)
+        for tag, body in framer.feed(data):
+            if note := noted.get(tag):
+                note(body)
+            elif tag == ord("R"):
+                found.taken = True
+                found.proof = await _authenticate(stream, body, found.proof, node, login)
             elif tag == ord("E"):
-                raise _refused(body)
-            elif tag == ord("N"):
-                notices += frame(tag, body)
-            elif tag == ord("D"):
-                values = answered(asked or (), DataRow.decode(body).values)
-            elif tag == ord("Z") and asked is None:
-                asked = unreported(tracked, reported)
-                await stream.send_all(builders.query(question(asked).encode()))
+                raise _refused(body, found)
             elif tag == ord("Z"):
-                return Opened(socket.socket(fileno=stream.socket.detach()), reported, key, values, notices)
+                if not (asking := found.question(tracked)):
+                    return
+                await stream.send_all(asking)
+
+
+async def _receive(stream: trio.SocketStream, node: Node, found: _Login) -> bytes:
+    try:
+        data = await stream.receive_some(16384)
+    except trio.BrokenResourceError:
+        if found.taken or not found.minor:
+            raise
+        data = b""
+    if data:
+        return bytes(data)
+    if found.taken or not found.minor:
+        raise Unreachable(f"{node.name} closed the connection during the login")
+    raise _VersionRefused  # perhaps; the second try will tell
 
 
 async def _authenticate(
@@ -204,8 +285,10 @@ async def _first(
     return proof
 
 
-def _refused(body: bytes) -> PeerError:
+def _refused(body: bytes, found: _Login) -> Exception:
     fields = parse_fields(body)
+    if found.minor and not found.taken and fields.get("C") in _VERSION_REFUSED:
+        return _VersionRefused()
     message = fields.get("M", "the server refused the login")
     return PeerError(message, fields.get("C", "XX000"), detail=fields.get("D"), hint=fields.get("H"))
 

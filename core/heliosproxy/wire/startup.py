@@ -129,6 +129,19 @@ def negotiate(startup: StartupMessage) -> NegotiateProtocolVersion | None:
     return NegotiateProtocolVersion((MAJOR << 16) | startup.agreed_minor, tuple(startup.options))
 
 
+def agreed(answer: NegotiateProtocolVersion, asked: int) -> int:
+    """The minor version of a connection whose server answered so to our asking for 3.`asked`, without options.
+
+    Raises ProtocolError for an answer that agrees to something that was not asked for.
+    """
+    major, minor = answer.version >> 16, answer.version & 0xFFFF
+    if major != MAJOR or minor > asked:
+        raise ProtocolError(f"the server offers protocol {major}.{minor}, and {MAJOR}.{asked} was asked for")
+    if answer.options:
+        raise ProtocolError(f"the server refuses protocol options that were not asked for: {answer.options[0]}")
+    return minor
+
+
 def _startup_message(major: int, minor: int, reader: Reader) -> StartupMessage:
     _check_major(major, minor)
     parameters: dict[str, str] = {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -54,13 +54,18 @@ async def exactly(stream: trio.SocketStream, size: int) -> bytes:
 
 
 def saying(*answers: bytes) -> Serve:
-    """The first connection is told the first of these, and so on; an empty one is closed without a word."""
+    """The first connection is told the first of these, and so on; an empty one is closed without a word.
+
+    What is asked after the login is answered with nothing.
+    """
     left = list(answers)
 
     async def serve(packet: StartupPacket, stream: trio.SocketStream) -> None:
         if answer := left.pop(0):
             await stream.send_all(answer)
-            await stream.receive_some(1)
+            with suppress(trio.BrokenResourceError):
+                while await stream.receive_some(65536):
+                    await stream.send_all(builders.ready_for_query(ord("I")))
 
     return serve
 

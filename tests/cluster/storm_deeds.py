@@ -6,7 +6,23 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tests.cluster import raw
-from tests.cluster.stormers import ABORTED, CANCELED, CHOICES, DIVISION, REPORTED, ROLES, SCHEMAS, Expected, Stormer
+from tests.cluster.stormers import (
+    ABORTED,
+    CANCELED,
+    CHOICES,
+    DIVISION,
+    FOLLOWED,
+    REPORTED,
+    ROLES,
+    SCHEMAS,
+    Expected,
+    Stormer,
+)
+
+
+def setting(name: str, value: str) -> str:
+    """SQL that sets it; search_path's value is a list, not a string."""
+    return f"set {name} to {value}" if name == "search_path" else f"set {name} to '{value}'"
 
 
 class Statements(Stormer):
@@ -45,7 +61,7 @@ class Statements(Stormer):
         self.client.send(raw.bind(name) + raw.execute() + raw.SYNC)
         found = self.client.answer()
         row = self.state.row("")
-        told = {"select name from whose": row[7], "select current_setting('application_name')": row[8]}
+        told = {"select name from whose": row[7], "select current_setting('application_name')": row[10]}
         sql = self.prepared[name]
         assert found.rows == [(told.get(sql, sql[8:-1]),)], (sql, found)
 
@@ -106,8 +122,8 @@ class Transactions(Statements):
     def rolls_back(self) -> None:
         self.ok("begin")
         self.ok(f"insert into rows values ({self.number}, 'never')")
-        name, value, _ = self._chosen(REPORTED)
-        self.ok(f"set {name} to '{value}'")
+        name, value, _ = self._chosen()
+        self.ok(setting(name, value))
         self.ok(f"set local application_name to 'not {self.number}'")
         self.ok("rollback")
         self.counts()
@@ -115,8 +131,8 @@ class Transactions(Statements):
     def rolls_back_to_a_savepoint(self) -> None:
         self.ok("begin")
         self.ok("savepoint here")
-        name, value, _ = self._chosen(REPORTED)
-        self.ok(f"set {name} to '{value}'")
+        name, value, _ = self._chosen()
+        self.ok(setting(name, value))
         self.ok(f"insert into rows values ({self.number}, 'never')")
         self.ok("rollback to here")
         self.ok(f"show {name}", (self.state.settings[name],))
@@ -160,8 +176,8 @@ class Transactions(Statements):
             self.committed += lines
         self.counts()
 
-    def _chosen(self, names: tuple[str, ...]) -> tuple[str, str, Expected]:
-        name = self.random.choice(names)
+    def _chosen(self) -> tuple[str, str, Expected]:
+        name = self.random.choice(FOLLOWED)
         value = self.random.choice(CHOICES[name])
         return name, value, self.state.with_setting(name, value)
 
@@ -170,14 +186,29 @@ class Possessions(Transactions):
     """What lives in its session, until it is discarded."""
 
     def sets(self) -> None:
-        name, value, self.state = self._chosen(REPORTED)
-        self.ok(f"set {name} to '{value}'")
-        assert self.client.parameters[name] == value
+        name, value, self.state = self._chosen()
+        self.ok(setting(name, value))
+        assert name not in REPORTED or self.client.parameters[name] == value
+
+    def sets_by_function(self) -> None:
+        name, value, self.state = self._chosen()
+        found = self.extended("select set_config($1, $2, false)", name, value)
+        assert found.rows == [(value,)], found
+
+    def resets(self) -> None:
+        name = self.random.choice(FOLLOWED)
+        self.ok(f"reset {name}")
+        self.state = self.state.with_setting(name, self.fresh.settings[name])
+
+    def sets_what_is_followed(self) -> None:
+        value = self.token()
+        self.ok(f"set storm.followed to '{value}'")
+        self.state = replace(self.state, followed=value)
 
     def sets_in_a_transaction(self) -> None:
         self.ok("begin")
-        name, value, self.state = self._chosen(REPORTED)
-        self.ok(f"set {name} to '{value}'")
+        name, value, self.state = self._chosen()
+        self.ok(setting(name, value))
         self.ok("commit")
 
     def names_itself(self) -> None:
@@ -185,17 +216,10 @@ class Possessions(Transactions):
         self.ok(f"set application_name to '{name}'")
         self.state = replace(self.state, name=name)
 
-    def sets_a_path(self) -> None:
-        if self.pin():
-            number = self.random.randrange(SCHEMAS)
-            self.ok(f"set search_path to storm_{number}, public")
-            self.state = self.state.with_setting("search_path", f"storm_{number}, public")
-
     def takes_a_role(self) -> None:
-        if self.pin():
-            role = f"storm_role_{self.random.randrange(ROLES)}"
-            self.ok(f"set role {role}")
-            self.state = replace(self.state, role=role)
+        role = f"storm_role_{self.random.randrange(ROLES)}" if self.random.random() < 0.7 else self.around.user
+        self.ok(f"set role {role}" if role != self.around.user else "reset role")
+        self.state = replace(self.state, role=role)
 
     def sets_its_own(self) -> None:
         if self.pin():
@@ -331,7 +355,8 @@ class Anybody(Leaving):
             self.executes_what_others_prepared, self.fails_in_a_pipeline, self.divides_by_zero, self.says_nonsense,
             self.copies_out, self.copies_in, self.rolls_back_to_a_savepoint, self.fails_in_a_transaction,
             self.fetches_in_portions, self.locks_for_a_transaction, self.sets_in_a_transaction, self.names_itself,
-            self.notifies_others, self.sets_a_path, self.takes_a_role, self.sets_its_own,
+            self.notifies_others, self.takes_a_role, self.sets_its_own, self.sets_by_function, self.resets,
+            self.sets_what_is_followed,
             self.makes_a_temporary_table, self.listens, self.locks, self.prepares_by_sql, self.declares_a_cursor,
             self.counts_up, self.discards,
         ]  # fmt: skip

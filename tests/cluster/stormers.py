@@ -34,14 +34,18 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "IntervalStyle": ("postgres", "iso_8601", "sql_standard"),
     "extra_float_digits": ("1", "0", "3"),
     "search_path": ('"$user", public', *(f"storm_{n}, public" for n in range(SCHEMAS))),
+    "work_mem": ("4MB", "5MB", "6MB"),
 }
 """Settings and their values, the default first."""
 DATES = {"ISO, MDY": "2020-02-01", "German, DMY": "01.02.2020", "SQL, DMY": "01/02/2020"}
 REPORTED = ("TimeZone", "DateStyle", "IntervalStyle")
-"""Settings that follow a client wherever they are set; a client that sets others may keep its link for that."""
+"""Settings whose changes the server reports."""
+FOLLOWED = (*REPORTED, "search_path", "work_mem")
+"""Settings that follow a client from link to link, as role and `storm.followed` do; others keep it on its link."""
 CANCELED, DIVISION, DUPLICATE, ABORTED = "57014", "22012", "23505", "25P02"
 CHECK = """select '{token}', current_setting('TimeZone'), current_setting('DateStyle'), (date '2020-02-01')::text,
 current_setting('IntervalStyle'), current_setting('extra_float_digits'), current_setting('search_path'), name,
+current_setting('work_mem'), coalesce(current_setting('storm.followed', true), ''),
 current_setting('application_name'), current_user::text, coalesce(current_setting('storm.own', true), ''),
 coalesce(to_regclass('pg_temp.own')::text, ''),
 (select coalesce(string_agg(c, ' ' order by c), '') from pg_listening_channels() c),
@@ -59,6 +63,7 @@ class Expected:
     settings: Mapping[str, str]
     role: str
     name: str
+    followed: str = ""
     custom: str = ""
     temporary: str = ""
     channels: frozenset[str] = frozenset()
@@ -74,8 +79,8 @@ class Expected:
         locks = " ".join(str(lock) for lock in sorted(self.locks))
         return (
             token, s["TimeZone"], s["DateStyle"], DATES[s["DateStyle"]], s["IntervalStyle"], s["extra_float_digits"],
-            path, whose, self.name, self.role, self.custom, self.temporary, " ".join(sorted(self.channels)), locks,
-            " ".join(sorted(self.statements)), " ".join(sorted(self.cursors)),
+            path, whose, s["work_mem"], self.followed, self.name, self.role, self.custom, self.temporary,
+            " ".join(sorted(self.channels)), locks, " ".join(sorted(self.statements)), " ".join(sorted(self.cursors)),
         )  # fmt: skip
 
     def with_setting(self, name: str, value: str) -> Expected:

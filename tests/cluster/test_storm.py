@@ -39,7 +39,8 @@ def proxy(cluster: LocalCluster, database: str, tmp_path_factory: pytest.TempPat
         role = f"storm_role_{number}"
         cluster.psql(f"create role {role}; grant {role} to {cluster.user}")
     sections = {
-        "pool": {"size": str(LINKS), "wait_timeout": '"30s"', "prepared_statements": "10"},
+        "pool": {"size": str(LINKS), "wait_timeout": '"30s"', "prepared_statements": "10",
+                 "tracked_settings": '["work_mem", "storm.followed"]'},
         "plugins": {"flows": "500", "memory": '"20MB"'},  # what is remembered, and a guest's memory, is soon full
     }
     with running(cluster, database, tmp_path_factory.mktemp("proxy"), sections) as started:

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import hints, throughput, tpcb
+from benchmarks import bulk, hints, throughput, tpcb
 from benchmarks._harness import BenchError, Benchmark, MissingError, Options, Result, busy, machine, versions
 from heliosproxy.config.model import Json
 
-BENCHMARKS: tuple[Benchmark, ...] = (throughput, tpcb, hints)
+BENCHMARKS: tuple[Benchmark, ...] = (throughput, tpcb, hints, bulk)
 WIDTH = 130
 """Columns of the tables where standard output is no terminal."""
 

@@ -31,6 +31,7 @@ LONGEST = 1 << 20
 READY = b"Z\0\0\0\x05I"
 """ReadyForQuery outside a transaction."""
 ERROR = ord("E")
+COPY_DONE = b"c\0\0\0\4"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +73,37 @@ class Connection:
                 raise ConnectionError("the connection was closed")
             answer += more
         if answer[0] == ERROR:
-            raise _refusal(answer[5:])
+            raise _refusal(_first(answer))
         return answer
+
+    def count(self, message: bytes) -> int:
+        """Send a message; the bytes of its answer, of which none are kept. Raises PeerError, OSError, TimeoutError."""
+        self._socket.sendall(message)
+        return self._count()
+
+    def copy_in(self, text: bytes, data: bytes, times: int) -> None:
+        """COPY FROM STDIN of so many times the same data. Raises PeerError, OSError, TimeoutError."""
+        self._socket.sendall(query_message(text))
+        started = self._socket.recv(65536)
+        if started[0] == ERROR:
+            raise _refusal(_first(started))
+        message = b"d" + (len(data) + 4).to_bytes(4, "big") + data
+        for _ in range(times):
+            self._socket.sendall(message)
+        self._socket.sendall(COPY_DONE)
+        self._count()
+
+    def _count(self) -> int:
+        buffer, total, end = bytearray(LONGEST), 0, b""
+        while not end.endswith(READY):
+            count = self._socket.recv_into(buffer)
+            if not count:
+                raise ConnectionError("the connection was closed")
+            if not total and buffer[0] == ERROR:
+                raise _refusal(_first(bytes(buffer[:count])))
+            total += count
+            end = (end + buffer[max(0, count - len(READY)) : count])[-len(READY) :]
+        return total
 
 
 def query_message(text: bytes) -> bytes:
@@ -117,6 +147,11 @@ def _prove(connection: socket.socket, proof: ScramClient, body: bytes) -> None:
         connection.sendall(SASLResponse(proof.final(request.data)).encode())
     elif isinstance(request, AuthenticationSASLFinal):
         proof.verify(request.data)
+
+
+def _first(answer: bytes) -> bytes:
+    """The body of an answer's first message."""
+    return answer[5 : 1 + int.from_bytes(answer[1:5], "big")]
 
 
 def _refusal(body: bytes) -> PeerError:

@@ -118,14 +118,14 @@ def compare(
         say(f"filling pgbench's tables, scale {scale}")
         # Before the proxy starts: it takes up to a minute to notice tables that were not created through it.
         _pgbench(pgbench, _servers.direct(cluster), login, ("-i", "-I", "dtGvp", "-s", str(scale), "-q"), 300)
-        peers = _peers(stack, cluster, missing, say)
+        found_peers = peers(stack, cluster, missing, say)
         versions: dict[str, Json] = {
             "postgresql": cluster.psql("show server_version"),
             "pgbench": first_line([pgbench, "--version"]),
             "pgbouncer": ".".join(map(str, _servers.pgbouncer_version())),
         }
         before = partial(_vacuum, cluster) if fresh else _nothing
-        found = [_compare(pgbench, case, peers, missing, login, before, options, say) for case in cases]
+        found = [_compare(pgbench, case, found_peers, missing, login, before, options, say) for case in cases]
     return found, versions
 
 
@@ -153,15 +153,16 @@ def _versions_note(versions: Mapping[str, Json]) -> str:
     return f"PostgreSQL {versions['postgresql']}, {bouncer}, {versions['pgbench']}."
 
 
-def _peers(stack: ExitStack, cluster: LocalCluster, missing: dict[str, str], say: Say) -> dict[str, Peer]:
+def peers(stack: ExitStack, cluster: LocalCluster, missing: dict[str, str], say: Say) -> dict[str, Peer]:
+    """What is compared, in the order of `PEERS`; why there is no PgBouncer goes into `missing`. Raises BenchError."""
     plugins = _servers.bundled_plugins(cluster, say)
-    peers = {HELIOS: stack.enter_context(_servers.helios_proxy(cluster, plugins, say))}
+    found = {HELIOS: stack.enter_context(_servers.helios_proxy(cluster, plugins, say))}
     try:
-        peers[PGBOUNCER] = stack.enter_context(_servers.pgbouncer(cluster, say))
+        found[PGBOUNCER] = stack.enter_context(_servers.pgbouncer(cluster, say))
     except BenchError as error:
         missing[PGBOUNCER] = str(error)
-    peers[DIRECT] = _servers.direct(cluster)
-    return peers
+    found[DIRECT] = _servers.direct(cluster)
+    return found
 
 
 def _compare(

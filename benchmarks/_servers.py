@@ -22,7 +22,7 @@ from heliosproxy.config.model import Address, Config
 from heliosproxy.demo import guard
 from heliosproxy.demo.binaries import unprivileged
 from heliosproxy.demo.local import ClusterError, LocalCluster, start_cluster
-from heliosproxy.demo.processes import free_port, tail, until
+from heliosproxy.demo.processes import children, free_port, tail, until
 from heliosproxy.sandbox import BUNDLED, Sandbox
 from heliosproxy.wire.errors import PeerError
 
@@ -87,11 +87,15 @@ PREPARED_STATEMENTS = "max_prepared_statements = 200\n"
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Something that answers PostgreSQL's protocol. `without_prepared`: why -M prepared cannot be run, if it cannot."""
+    """Something that answers PostgreSQL's protocol. `without_prepared`: why -M prepared cannot be run, if it cannot.
+
+    `pid`: the process between client and server; 0 where there is none.
+    """
 
     name: str
     address: Address
     without_prepared: str = ""
+    pid: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,8 +156,8 @@ def helios_proxy(cluster: LocalCluster, plugins: PluginSource, say: Say) -> Iter
     file = _proxy_file(cluster, plugins)
     listen = load(file, {}).config.proxy.listen
     command = [sys.executable, "-m", "heliosproxy", "run", "--config", str(file)]
-    with _running(command, file.parent / "log", cluster, listen, own=True):
-        yield Peer(HELIOS, listen)
+    with _running(command, file.parent / "log", cluster, listen, own=True) as pid:
+        yield Peer(HELIOS, listen, pid=pid)
 
 
 def pgbouncer_program() -> str | None:
@@ -183,8 +187,8 @@ def pgbouncer(cluster: LocalCluster, say: Say) -> Iterator[Peer]:
     prepares = pgbouncer_version() >= (1, 21)
     file = _write(folder / "pgbouncer.ini", text + (PREPARED_STATEMENTS if prepares else ""))
     why = "" if prepares else "PgBouncer before 1.21 has no prepared statements in transaction mode"
-    with _running([program, str(file)], folder / "log", cluster, listen, own=False):
-        yield Peer(PGBOUNCER, listen, why)
+    with _running([program, str(file)], folder / "log", cluster, listen, own=False) as pid:
+        yield Peer(PGBOUNCER, listen, why, pid)
 
 
 def _proxy_file(cluster: LocalCluster, plugins: PluginSource) -> Path:
@@ -226,8 +230,11 @@ def _write(file: Path, text: str) -> Path:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, cluster: LocalCluster, listen: Address, *, own: bool) -> Iterator[None]:
-    """The program while it answers at `listen`, as ourselves or the unprivileged user. It dies with us (guard.py)."""
+def _running(command: Sequence[str], log: Path, cluster: LocalCluster, listen: Address, *, own: bool) -> Iterator[int]:
+    """The program while it answers at `listen`, as ourselves or the unprivileged user; its process id.
+
+    It dies with us (guard.py).
+    """
     account = unprivileged()
     identity = ["-1", "-1"] if own else [str(account.uid), str(account.gid)]
     with log.open("ab") as output:
@@ -237,7 +244,7 @@ def _running(command: Sequence[str], log: Path, cluster: LocalCluster, listen: A
         )  # fmt: skip
     with process:  # which closes its standard input and waits: that ends it
         _wait_answering(process, log, cluster, listen, Path(command[0]).name if not own else "this proxy")
-        yield
+        yield children(process.pid)[0]
 
 
 def _wait_answering(

@@ -260,11 +260,27 @@ class Possessions(Transactions):
             self.state = replace(self.state, locks=self.state.locks | {number})
 
     def prepares_by_sql(self) -> None:
-        if self.pin() and len(self.state.statements) < 3:
-            name, token = f"s{len(self.state.statements)}", self.token()
+        """Under names that others use as well."""
+        name, token = f"s{self.random.randrange(3)}", self.token()
+        if name in self.by_sql:
+            self.fails(f"prepare {name}(text) as select '{token}', $1", "42P05")
+        else:
             self.ok(f"prepare {name}(text) as select '{token}', $1")
-            self.state = replace(self.state, statements=self.state.statements | {name})
-            self.ok(f"execute {name}('x')", (token, "x"))
+            self.by_sql[name] = token
+
+    def executes_by_sql(self) -> None:
+        name, value = f"s{self.random.randrange(3)}", self.token()
+        if name in self.by_sql:
+            self.ok(f"execute {name}('{value}')", (self.by_sql[name], value))
+        else:
+            self.fails(f"execute {name}('{value}')", "26000")
+
+    def deallocates(self) -> None:
+        if self.by_sql:
+            name = self.random.choice(sorted(self.by_sql))
+            del self.by_sql[name]
+            self.ok(f"deallocate {name}")
+            self.fails(f"execute {name}('x')", "26000")
 
     def declares_a_cursor(self) -> None:
         if self.pin() and not self.state.cursors:
@@ -286,6 +302,7 @@ class Possessions(Transactions):
         self.ok("discard all")
         self.client.notifications.clear()
         self.prepared.clear()
+        self.by_sql.clear()
         self.temporary_rows.clear()
         self.state = self.fresh
         self.unpin()
@@ -356,9 +373,9 @@ class Anybody(Leaving):
             self.copies_out, self.copies_in, self.rolls_back_to_a_savepoint, self.fails_in_a_transaction,
             self.fetches_in_portions, self.locks_for_a_transaction, self.sets_in_a_transaction, self.names_itself,
             self.notifies_others, self.takes_a_role, self.sets_its_own, self.sets_by_function, self.resets,
-            self.sets_what_is_followed,
-            self.makes_a_temporary_table, self.listens, self.locks, self.prepares_by_sql, self.declares_a_cursor,
-            self.counts_up, self.discards,
+            self.sets_what_is_followed, self.makes_a_temporary_table, self.listens, self.locks, self.prepares_by_sql,
+            self.executes_by_sql, self.executes_by_sql, self.deallocates, self.declares_a_cursor, self.counts_up,
+            self.discards,
         ]  # fmt: skip
         seldom = [
             self.is_cancelled, self.leaves, self.vanishes, self.vanishes_in_a_transaction,

@@ -141,6 +141,23 @@ def test_settings_are_there_on_every_link_and_come_back_with_reset(both: Both, c
             ]
 
 
+@pytest.mark.parametrize("reset", ["reset DateStyle", "reset all"])
+@pytest.mark.parametrize("held", ["begin", "create temp table held (n int)"], ids=["transaction", "pinned"])
+def test_a_reset_to_what_the_start_up_said_leaves_the_role_as_it_is(both: Both, held: str, reset: str) -> None:
+    """The link keeps its client meanwhile, and nobody asks the server which role that is."""
+    seen: list[list[str | None]] = []
+    asked = "select current_user || ' ' || current_setting('DateStyle') || ' ' || current_setting('search_path')"
+    steps = ("set role pg_monitor", held, "set role pg_read_all_stats", "set search_path to nowhere, public", reset)
+    both.proxy.cluster.psql("grant pg_monitor to helios")
+    for direct in (True, False):
+        with both.login(direct, {"options": "-c DateStyle=German"}) as client:
+            for step in steps:
+                assert not client.query(step).errors, step
+            seen.append([client.value(asked), client.query("rollback").status, client.value(asked)])
+    both.proxy.cluster.psql("revoke pg_monitor from helios")
+    assert seen[1] == seen[0]
+
+
 def test_R2_who_begins_serializable_reads_where_that_can_be_and_disturbs_nobody(both: Both) -> None:
     """A standby refuses every statement under that default, also one that would change it."""
     parameters = {"options": "-c default_transaction_isolation=serializable"}

@@ -163,9 +163,9 @@ def test_R2_who_begins_serializable_reads_where_that_can_be_and_disturbs_nobody(
     parameters = {"options": "-c default_transaction_isolation=serializable"}
     with both.login(False, parameters) as client, both.login(False, {}) as other:
         for turn in range(6):
-            assert client.query(f"select {turn} as n from pg_am limit 1").rows == [(str(turn),)]
+            assert client.query(f"select {turn} as n{turn} from pg_am limit 1").rows == [(str(turn),)]
             assert client.value("show transaction_isolation") == "serializable"
-            assert other.query(f"select {turn} as m from pg_am limit 1").rows == [(str(turn),)]
+            assert other.query(f"select {turn} as m{turn} from pg_am limit 1").rows == [(str(turn),)]
             assert other.value("show transaction_isolation") == "read committed"
 
 

@@ -58,7 +58,7 @@ def watcher(proxy: RunningProxy) -> Iterator[raw.Client]:
         yield client
 
 
-def test_everyone_sees_its_own_and_nobody_elses(proxy: RunningProxy, watcher: raw.Client) -> None:
+def test_L1_everyone_sees_its_own_and_nobody_elses(proxy: RunningProxy, watcher: raw.Client) -> None:
     print(f"HELIOS_STORM_SEED={SEED} HELIOS_STORM_SECONDS={SECONDS:g}")
     around = Surroundings(
         (proxy.host, proxy.port), proxy.cluster.user, proxy.cluster.password, proxy.database, SEED,

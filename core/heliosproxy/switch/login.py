@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
+from types import MappingProxyType
 
 import trio
 from helios_sdk.contract import Client
@@ -111,7 +112,7 @@ async def log_in(
     startup = await _startup(talk, cancel)
     if startup is None:
         return None
-    if startup.parameters.get("replication", "false").lower() not in ("false", "off", "no", "0"):
+    if _replicates(startup.parameters.get("replication", "false")):
         raise PeerError("replication connections are not supported", "0A000", hint="Connect to the server directly.")
     address = _address(talk.stream)
     negotiation = negotiate(startup)
@@ -148,6 +149,26 @@ async def _startup(
     return None
 
 
+def _replicates(value: str) -> bool:
+    """What `replication` asks for, read as PostgreSQL reads it. Raises PeerError where it cannot be read."""
+    text = value.lower()
+    if value == "database":
+        return True
+    meant = {boolean for word, boolean in _BOOLEANS.items() if text and word.startswith(text)}
+    if len(meant) == 1 and text != "o":
+        return meant.pop()
+    raise PeerError(
+        f'invalid value for parameter "replication": "{value}"', "22023",
+        hint='Valid values are: "false", 0, "true", 1, "database".',
+    )  # fmt: skip
+
+
+_BOOLEANS = MappingProxyType(
+    {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False, "1": True, "0": False}
+)
+"""PostgreSQL takes the beginning of any of these that is the beginning of no other."""
+
+
 async def _scram(talk: Conversation, users: Users, user: str) -> None:
     await talk.send(AuthenticationSASL((MECHANISM,)).encode())
     initial = SASLInitialResponse.decode(await _answer(talk))
@@ -174,7 +195,7 @@ def _settings(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     try:
         found = dict(startup_options(parameters.get("options", "")))
     except ValueError as error:
-        raise PeerError(str(error), "22023", hint="options may hold -c name=value only.") from None
+        raise PeerError(str(error), "42601", hint="options may hold -c name=value only.") from None
     for name in _NOT_SETTINGS & {name.lower() for name in found}:
         raise PeerError(f'unrecognized configuration parameter "{name}"', "42704")
     found.update((name, value) for name, value in parameters.items() if name not in _NOT_SETTINGS)

@@ -111,6 +111,8 @@ class Session:
     """The client said Terminate, or is gone."""
     flow_class: int = -1
     """The number of its session class; -1: to be found anew."""
+    primary_only: bool = False
+    """Its transactions are SERIALIZABLE by default, which a standby cannot do (R2)."""
     maskable: bool | None = None
     """Whether its texts may be read as PostgreSQL's lexer reads them by default (S3); None: to be found anew."""
     last: Decision | None = None
@@ -125,8 +127,13 @@ class Session:
 
     def __post_init__(self) -> None:
         self.start = self.settings
+        self._see_isolation()
         self._unsuspected = min(self.max_message, LONGEST_SHORT)
         self.start_hints = dict(self.hints)
+
+    def _see_isolation(self) -> None:
+        values = dict((*self.settings.values, *self.settings.extra))
+        self.primary_only = values.get("default_transaction_isolation") == "serializable"
 
     @property
     def queued(self) -> int:
@@ -332,6 +339,7 @@ class Session:
         self.settings = self.settings.with_values(values)
         self.ask = False
         self.maskable = None
+        self._see_isolation()
         self._hold(self.pins)
 
     def report(self, name: str, value: str) -> None:

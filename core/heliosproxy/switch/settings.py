@@ -7,7 +7,7 @@ named at start-up (`options=-c …`), which stay as they are. Any other SET pins
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 REPORTED = (
@@ -128,9 +128,14 @@ def change(current: Settings, wanted: Settings) -> str:
     if have.get("role", "none") != "none" and (changes or resets):
         resets.insert(0, "RESET ROLE;")
         changes = [(name, value) for name, value in changes if name != "role"] + [("role", wanted.value("role"))]
-    changes.sort(key=lambda item: item[0] == "role")
-    calls = ", ".join(f"pg_catalog.set_config({quote(n)}, {quote(v)}, false)" for n, v in changes)
-    return "".join(resets) + (f"SELECT {calls}" if calls else "")
+    return "".join(resets) + assignment(changes)
+
+
+def assignment(values: Sequence[tuple[str, str]]) -> str:
+    """SQL that sets these, the role last; empty if there are none."""
+    ordered = sorted(values, key=lambda item: item[0] == "role")
+    calls = ", ".join(f"pg_catalog.set_config({quote(n)}, {quote(v)}, false)" for n, v in ordered)
+    return f"SELECT {calls}" if calls else ""
 
 
 def quote(text: str) -> str:
@@ -157,32 +162,35 @@ def quote_name(name: str) -> str:
 
 
 def startup_options(options: str) -> list[tuple[str, str]]:
-    """The settings in a start-up packet's `options`: `-c name=value` and `--name=value`.
+    """The settings in a start-up packet's `options`: `-c name=value` and `--name=value`, a dash in a name read as an
+    underscore, up to an argument `--`.
 
-    Blanks separate arguments, a backslash escapes the character after it (libpq's `options`). Raises ValueError for
-    anything else: PostgreSQL's other switches make no sense through a proxy.
+    Blanks separate arguments, a backslash escapes the character after it (libpq's `options`). Raises ValueError, in
+    PostgreSQL's words, for anything else: its other switches make no sense through a proxy.
     """
     settings: list[tuple[str, str]] = []
     arguments = iter(_split(options))
     for argument in arguments:
+        if argument == "--":
+            break
         if argument == "-c":
-            argument = next(arguments, "")
-        elif argument.startswith("-c"):
-            argument = argument[2:]
-        elif argument.startswith("--"):
-            argument = argument[2:].replace("-", "_") if "=" not in argument else _dashes(argument[2:])
+            flag, setting = "-c ", next(arguments, "")
+        elif argument.startswith(("-c", "--")):
+            flag, setting = ("-c " if argument[1] == "c" else "--"), argument[2:]
         else:
-            raise ValueError(f"option {argument!r} is not -c name=value")
-        name, equals, value = argument.partition("=")
+            flag, setting = "", ""
+        if not setting:
+            raise ValueError(_NO_ARGUMENT.format(argument))
+        name, equals, value = setting.partition("=")
         if not equals or not name:
-            raise ValueError(f"option {argument!r} has no name=value")
-        settings.append((name.strip(), value))
+            raise ValueError(f"{flag}{setting} requires a value")
+        settings.append((name.strip().replace("-", "_"), value))
+    for argument in arguments:
+        raise ValueError(_NO_ARGUMENT.format(argument))
     return settings
 
 
-def _dashes(argument: str) -> str:
-    name, equals, value = argument.partition("=")
-    return name.replace("-", "_") + equals + value
+_NO_ARGUMENT = "invalid command-line argument for server process: {}"
 
 
 def _split(options: str) -> list[str]:

@@ -220,7 +220,7 @@ class Switch:
         if not flows:
             return self.cluster.primary, None
         first = flows[0]
-        if unit.to_primary or (session.mode == "session" and not session.hints):
+        if unit.to_primary or session.primary_only or (session.mode == "session" and not session.hints):
             return self.cluster.primary, first.verdict.database
         if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
             return planner.choose(first, unit.lost_on), first.verdict.database

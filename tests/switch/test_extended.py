@@ -20,6 +20,11 @@ def bind(name: bytes = b"", portal: bytes = b"") -> bytes:
     return builders.join_two(ord("B"), portal, name, struct.pack("!HHH", 0, 0, 0))
 
 
+def run(name: bytes = b"") -> bytes:
+    """Bind and Execute."""
+    return bind(name) + builders.execute()
+
+
 def prepare(who: Speaker, name: bytes, sql: bytes = b"select 1") -> None:
     """Parse and Sync, with the server's answers if it is asked."""
     who.says(builders.parse(name, sql), builders.SYNC)
@@ -324,3 +329,114 @@ def test_a_type_of_the_users_own_is_proven_too(stage: Make) -> None:
     shaped = play.planner.shape(session, text)
     assert play.planner.flow(session, text, shaped).read_only
     assert not play.planner.flow(session, text, shaped, (16385,)).read_only
+
+
+def test_the_servers_error_comes_before_ours_that_is_behind_it(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(b"D\0\0\0\6P\0", builders.describe_statement(b"nothing"), builders.SYNC)
+    play.server().answers(server_error("34000") + IDLE)
+    assert sqlstate(alice.hears()) == "34000"
+
+
+def test_an_error_of_ours_waits_its_turn(stage: Make) -> None:
+    play = stage()
+    play.open_at_once = False
+    alice = play.client()
+    alice.says(builders.parse(b"", b"select 1"), run(b""), builders.describe_statement(b"nothing"), builders.SYNC)
+    server = play.open(play.opening[0])
+    assert tags(server.takes()) == "PBEPS", "what comes before it runs"
+    server.answers(PARSED + BOUND + ROW + server_error("42601") + IDLE)
+    heard = alice.hears()
+    assert tags(heard) == "12DCEZ"
+    assert sqlstate(heard) == "26000"
+
+
+def test_a_parse_of_the_unnamed_statement_that_fails_leaves_none(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(builders.parse(b"", b"selectt"), run(b""), builders.SYNC)
+    play.server().answers(server_error("42601") + IDLE)
+    alice.hears()
+    alice.says(run(b""), builders.SYNC)
+    assert sqlstate(alice.hears()) == "26000"
+
+
+def test_a_bind_that_fails_leaves_the_unnamed_statement(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(builders.parse(b"", b"select 1"), run(b""), builders.SYNC)
+    play.server().answers(PARSED + server_error("22023") + IDLE)
+    assert b"" in alice.session.prepared
+
+
+def test_a_simple_query_drops_the_unnamed_statement(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    prepare(alice, b"")
+    play.server().answers(PARSED + IDLE)
+    alice.asks("select 1")
+    assert b"" not in alice.session.prepared
+
+
+# --- rows that change ---
+
+
+def described(play: Stage, client: Speaker, columns: bytes) -> None:
+    """The client prepares a statement, has it described, and loses its link's copy of it."""
+    client.says(builders.parse(b"s", b"select * from t"), builders.describe_statement(b"s"), builders.SYNC)
+    play.server().takes()
+    play.server().answers(PARSED + builders.parameter_description(()) + columns + IDLE)
+    client.hears()
+    play.server().link.forget_statements()
+
+
+NARROW, WIDE = builders.row_description_text(["a"]), builders.row_description_text(["a", "b"])
+
+
+@pytest.mark.parametrize(("now", "answered"), [(NARROW, "2DCZ"), (WIDE, "EZ")], ids=["the same", "changed"])
+def test_a_link_that_learns_a_statement_says_whether_its_rows_are_as_the_client_knows(
+    stage: Make, now: bytes, answered: str
+) -> None:
+    play = stage(size=1)
+    alice = play.client()
+    described(play, alice, NARROW)
+    alice.says(run(b"s"), builders.SYNC)
+    assert tags(play.server().takes()) == "PDS"
+    play.server().answers(PARSED + builders.parameter_description(()) + now + IDLE)
+    if now is NARROW:
+        assert tags(play.server().takes()) == "BES"
+        play.server().answers(BOUND + ROW + IDLE)
+    else:
+        play.server().takes()
+        play.server().answers(server_error("42601") + IDLE)
+    heard = alice.hears()
+    assert tags(heard) == answered
+    assert (sqlstate(heard), b"RevalidateCachedQuery" in heard) == (("0A000", True) if now is WIDE else ("", False))
+
+
+def test_a_statement_that_changed_is_refused_until_it_is_prepared_again(stage: Make) -> None:
+    play = stage(size=1)
+    alice = play.client()
+    described(play, alice, NARROW)
+    alice.says(run(b"s"), builders.SYNC)
+    play.server().answers(PARSED + builders.parameter_description(()) + WIDE + IDLE + server_error("42601") + IDLE)
+    alice.hears()
+    play.server().takes()
+    alice.says(builders.describe_statement(b"s"), builders.SYNC)
+    play.server().answers(server_error("42601") + IDLE)
+    assert sqlstate(alice.hears()) == "0A000"
+    alice.says(builders.close_statement(b"s"), builders.parse(b"s", b"select * from t"), run(b"s"), builders.SYNC)
+    play.server().answers(BOUND + ROW + IDLE)
+    assert tags(alice.hears()) == "312DCZ"
+
+
+def test_a_statement_that_cannot_be_learned_is_explained_by_that(stage: Make) -> None:
+    play = stage(size=1)
+    alice = play.client()
+    described(play, alice, NARROW)
+    alice.says(run(b"s"), builders.SYNC)
+    play.server().answers(server_error("42P01") + IDLE)
+    play.server().takes()
+    play.server().answers(server_error("42P01") + IDLE)
+    assert sqlstate(alice.hears()) == "42P01"

@@ -239,3 +239,12 @@ def test_a_prepare_that_fails_in_the_extended_protocol_is_not_there(play: Stage)
     alice.says(builders.parse(b"", b"prepare p as select nonsense"), bind(b""), builders.SYNC)
     play.server().answers(builders.PARSE_COMPLETE + builders.BIND_COMPLETE + server_error("42703") + IDLE)
     assert b"p" not in alice.session.prepared
+
+
+def test_L1_several_statements_with_a_prepare_keep_their_link(play: Stage) -> None:
+    alice = play.client()
+    alice.asks("prepare p as select 1; execute p")
+    play.server().answers(builders.command_complete("PREPARE") + ONE_ROW + IDLE)
+    assert alice.session.pin == "PREPARE"
+    alice.leaves()
+    assert b"DISCARD ALL" in play.server().takes()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from heliosproxy.sql.statements import SEQUENCE_VALUES
+from heliosproxy.sql.statements import PREPARES, SEQUENCE_VALUES
 from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
@@ -45,7 +45,7 @@ class Ledger:
                 by_call = bool(flow.sets) and _mark_calls(session, link, flow.sets)
                 pins = [pin for facts, is_followed in zip(parts, followed, strict=True)
                         for pin in facts.pins if not is_followed and not (by_call and pin == "set_config")]  # fmt: skip
-                session.keep_link(*pins)
+                session.keep_link(*pins, *(PREPARES,) if PREPARES in flow.facts.pins else ())
             if flow.dirt == 1 and session.keeps_sequences:
                 session.keep_link(SEQUENCE_VALUES)
             if flow.facts.unpins:
@@ -117,6 +117,8 @@ def _mark_setting(session: Session, unit: Unit, link: Link, setting: Setting | N
     """A setting is about to change; whether it is one that follows the session."""
     if setting is None or setting.action in ("show", "current"):
         return False
+    if setting.name == "session_authorization":  # it takes the role away
+        session.ask = session.ask or bool(link.asked)
     names = session.settings.followed(setting.name)
     unseen = any(name in link.asked for name in names)
     if setting.action == "reset-all":

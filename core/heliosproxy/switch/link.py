@@ -209,6 +209,8 @@ class Link:
                 return self._ready(data, start, position, stop, out, answers)
             elif unit is None or unit.expected is not None or tag in _NOTABLE:
                 out.append(data[start:position])
+                if tag == ERROR and unit is not None and position == start and not unit.bytes:
+                    unit.fails_first()
                 start = stop
                 out.append(self._note(unit, tag, data[position:stop]))
                 if unit is not None and unit.refused:
@@ -308,7 +310,7 @@ class Link:
         unit.sqlstate = fields.get("C", "XX000")
         unit.unparsed = fields.get("R") == "scanner_yyerror" and not fields.keys() & {"W", "q"}
         if unit.sqlstate in _STALE:
-            self._condemn(unit)
+            self._condemn(unit, changed=fields.get("R") == "RevalidateCachedQuery")
         if unit.session is None:
             unit.problem, unit.problem_response = fields.get("M", ""), message
             return b""
@@ -320,8 +322,12 @@ class Link:
             return b""
         return unit.undo() or unit.stand_in or _with_the_clients_names(message, unit.names)
 
-    def _condemn(self, unit: Unit) -> None:
-        """Whatever named statement has failed, the next use of it prepares it afresh."""
+    def _condemn(self, unit: Unit, *, changed: bool) -> None:
+        """Whatever named statement has failed, the next use of it prepares it afresh. If its rows have changed, it
+        stays refused until its client prepares it again."""
+        for step in unit.steps if changed and len(unit.names) == 1 else ():
+            if step.prepared is not None and step.prepared.server_name in unit.names:
+                step.prepared.changed = True
         for name in unit.names:
             if self.prepared.pop(name, None) is not None:
                 self.stale.append(name)

@@ -132,12 +132,12 @@ def _describe(unit: Unit, session: Session, planner: Planner, message: bytes) ->
     kind, name = message[5:6], _only_name(message)
     if kind == b"S":
         step = _named(session, planner, Step(DESCRIBE, message, name))
-        prepared = step.prepared
+        prepared = step.prepared if name else None
     else:
         portal = session.portals.get(name)
         step = Step(DESCRIBE, message, name, flow=portal.flow if portal is not None and portal.flow.answered else None)
         prepared = _bound_to(unit, name)
-    if prepared is not None and prepared.server_name != b"" and not prepared.described:
+    if prepared is not None and not prepared.described:
         step.describes = prepared
     return step
 

@@ -232,10 +232,16 @@ class Unit:
         self.declares = None
         self.rows = self.bytes = 0
 
+    def fails_first(self) -> None:
+        """The server's first reply is an error. If that is to the Parse of the unnamed statement, there is none now."""
+        step = self.steps[0] if self.steps else None
+        if step is not None and step.tag == ord("P") and not step.name and step.undo is not None:
+            step.undo()
+
     def undo(self) -> bytes:
         """Take back what the replies up to ReadyForQuery would have made true, the last one first.
 
-        Returns the ErrorResponse that is to stand for the server's, or nothing.
+        Returns the ErrorResponse that is to stand for the server's, where the proxy has made it fail, or nothing.
         """
         if self.link is None and self.expected is None:
             self._undo_steps()
@@ -245,7 +251,7 @@ class Unit:
         for expect in reversed(undone):
             if expect.undo:
                 expect.undo()
-        return next((expect.error for expect in undone if expect.error), b"")
+        return undone[0].error if undone else b""
 
     def _undo_steps(self) -> None:
         for step in reversed(self.steps):

@@ -48,7 +48,7 @@ class AsyncMember:
     links: set[int] = field(default_factory=set)
 
 
-def _changed_hands(links: list[set[int]]) -> None:
+def changed_hands(links: list[set[int]]) -> None:
     """Links were really shared, else a crowd shows no more than a single client does."""
     assert all(len(seen) > 1 for seen in links), f"members that were on one link only: {links}"
     assert len(set().union(*links)) <= LINKS
@@ -73,7 +73,7 @@ def crowd(play: Callable[[Member], None], clients: int = CLIENTS) -> None:
     for result in results:
         result.result()
     assert not barrier.broken, "the members did not meet in time"
-    _changed_hands([member.links for member in members])
+    changed_hands([member.links for member in members])
 
 
 def async_crowd(play: Callable[[AsyncMember], Awaitable[None]], clients: int = CLIENTS) -> None:
@@ -87,7 +87,7 @@ def async_crowd(play: Callable[[AsyncMember], Awaitable[None]], clients: int = C
                 tasks.create_task(_awaited(play(member)))
         return [member.links for member in members]
 
-    _changed_hands(play_asyncio(scene()))
+    changed_hands(play_asyncio(scene()))
 
 
 async def _awaited(action: Awaitable[None]) -> None:

@@ -46,8 +46,12 @@ def bank(
 
 
 def run(proxy: RunningProxy, *arguments: str) -> None:
-    """pgbench, of whose transactions none may fail."""
-    done = proxy.program("pgbench", "-n", "-c", str(CLIENTS), "-j", "2", "-t", str(TRANSACTIONS), *arguments)
+    """pgbench, of whose transactions none may fail.
+
+    A thread for each client: while it waits for the answer to a Parse, no client of the same thread goes on, and one
+    that has a link would wait for one that waits for a link.
+    """
+    done = proxy.program("pgbench", "-n", "-c", str(CLIENTS), "-j", str(CLIENTS), "-t", str(TRANSACTIONS), *arguments)
     assert (done.returncode, re.sub(r"pgbench \(.*\)\n", "", done.stderr)) == (0, "")
     assert f"actually processed: {CLIENTS * TRANSACTIONS}/{CLIENTS * TRANSACTIONS}" in done.stdout
     assert "number of failed transactions: 0 (0.000%)" in done.stdout

@@ -61,11 +61,3 @@ def test_a_client_waits_for_a_session_to_end(proxy: RunningProxy) -> None:
             answer = late.execute(WHERE)
             sessions[0].close()
             assert answer.fetchone() == (PRIMARY,)
-
-
-@pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
-def test_pgbench(proxy: RunningProxy, protocol: str) -> None:
-    assert proxy.program("pgbench", "-i", "-q").returncode == 0
-    done = proxy.program("pgbench", "-n", "-M", protocol, "-c", "4", "-T", "1")
-    assert done.returncode == 0, done.stderr
-    assert "number of failed transactions: 0 " in done.stdout

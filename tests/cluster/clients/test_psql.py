@@ -163,7 +163,7 @@ def test_the_queries_behind_the_describing_commands(proxy: RunningProxy) -> None
 
 def test_a_long_session(proxy: RunningProxy) -> None:
     printed = same(proxy, "-X", text=SESSION)
-    for word in ("there are some", "é".upper(), "made", "second", "two", "heard", "(null)"):
+    for word in ("there are some", "é", "made", "second", "two", "heard", "(null)"):
         assert word in printed
 
 

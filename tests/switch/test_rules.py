@@ -11,7 +11,7 @@ import trio.testing
 from heliosproxy.switch.login import Conversation
 from heliosproxy.wire import builders
 from heliosproxy.wire.startup import StartupMessage
-from tests.switch.stage import IDLE, IN_TRANSACTION, ONE_ROW, Speaker, Stage, server_error, sqlstate
+from tests.switch.stage import FAILED, IDLE, IN_TRANSACTION, ONE_ROW, Speaker, Stage, server_error, sqlstate
 
 Make = Callable[..., Stage]
 TEXT = b"select * from t where n = 1"
@@ -175,3 +175,33 @@ def test_the_proxys_own_settings_are_reset_with_all_others(stage: Make, command:
     alice.asks("set helios.route = 'async'")
     _ended(play, alice, command)
     assert alice.session.hints == {}
+
+
+def test_L8_a_rollback_to_a_savepoint_takes_back_what_came_after_it(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    _begun(play, alice)
+    alice.asks("set helios.route = 'any'")
+    for text in ("savepoint a", "set helios.route = 'async'", "savepoint b", "set local helios.lag = '1s'"):
+        alice.asks(text)
+        if text.startswith("savepoint"):
+            play.server().answers(builders.command_complete("SAVEPOINT") + IN_TRANSACTION)
+    alice.asks("rollback to b")
+    play.server().answers(builders.command_complete("ROLLBACK") + IN_TRANSACTION)
+    assert alice.session.hints == {"route": "async"}
+    alice.asks("rollback to a")
+    play.server().answers(builders.command_complete("ROLLBACK") + IN_TRANSACTION)
+    assert alice.session.hints == {"route": "any"}
+    alice.asks("rollback to b")
+    play.server().answers(server_error("3B001") + FAILED)
+    assert alice.session.hints == {"route": "any"}
+
+
+def test_L8_a_savepoint_that_was_released_is_none(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    _begun(play, alice)
+    for text in ("savepoint a", "release a"):
+        alice.asks(text)
+        play.server().answers(builders.command_complete(text.split()[0].upper()) + IN_TRANSACTION)
+    assert alice.session.savepoints == []

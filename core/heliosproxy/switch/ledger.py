@@ -156,6 +156,8 @@ def _release(session: Session, link: Link, facts: Facts, held: frozenset[str]) -
     there were before its text."""
     for reason in facts.releases:
         session.release_pins(reason)
+    if facts.kind == "savepoint" and facts.transaction is not None:
+        session.savepoint(facts.transaction.action, facts.transaction.name)
     session.keep_link(*held.intersection(facts.pins))
     if facts.setting is not None and facts.setting.action == "reset-all":
         session.forget_hints()

@@ -6,7 +6,7 @@ import struct
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from helios_sdk.contract import Client
 
@@ -37,6 +37,14 @@ MOST = 0x3FFFFFFE
 Mode: TypeAlias = Literal["session", "transaction", "statement"]
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
+
+
+class Savepoint(NamedTuple):
+    """What the proxy's own settings were when it was set."""
+
+    name: str
+    hints: dict[str, str]
+    local_hints: dict[str, str | None]
 
 
 def _check_type(tag: int) -> None:
@@ -72,6 +80,8 @@ class Session:
     """What `hints` goes back to if the transaction is rolled back; None while it has changed none (L8)."""
     local_hints: dict[str, str | None] = field(default_factory=dict)
     """What SET LOCAL has changed, and what it was before: it ends with the transaction."""
+    savepoints: list[Savepoint] = field(default_factory=list)
+    """Of its transaction, the oldest first."""
     max_message: int = 1 << 28
     mode: Mode = "transaction"
     """How long it keeps a link: `[pool] mode`."""
@@ -251,6 +261,20 @@ class Session:
             self.local_hints.pop(key, None)
         self._put_hint(key, value)
 
+    def savepoint(self, action: str, name: str) -> None:
+        """SAVEPOINT, RELEASE (`release`) or ROLLBACK TO (`rollback-to`) has succeeded."""
+        if action == "savepoint":
+            self.savepoints.append(Savepoint(name, dict(self.hints), dict(self.local_hints)))
+            return
+        at = next((at for at in reversed(range(len(self.savepoints))) if self.savepoints[at].name == name), None)
+        if at is None:
+            return
+        found = self.savepoints[at]
+        del self.savepoints[at + (action == "rollback-to") :]
+        if action == "rollback-to":
+            self.hints, self.local_hints = dict(found.hints), dict(found.local_hints)
+            self.flow_class = -1
+
     @property
     def pin(self) -> str:
         """Why its link stays with it, in words; empty if it does not."""
@@ -259,11 +283,12 @@ class Session:
     @property
     def has_changed(self) -> bool:
         """Whether its transaction has changed what a rollback takes back."""
-        return self.hints_before is not None or self.pins_before is not None or bool(self.local_hints)
+        return self.hints_before is not None or self.pins_before is not None or bool(self.savepoints)
 
     def transaction_ended(self, *, rolled_back: bool) -> None:
-        """Settings go back as PostgreSQL's own do (L8); a rollback to a savepoint is not followed. So do pins, but for
-        those that outlive a rollback, such as advisory locks."""
+        """Settings go back as PostgreSQL's own do (L8). So do pins, but for those that outlive a rollback, such as
+        advisory locks."""
+        self.savepoints.clear()
         if rolled_back and self.pins_before is not None:
             self._hold(self.pins_before | {pin for pin in self.pins if not _is_rolled_back(pin)})
         self.pins_before = None

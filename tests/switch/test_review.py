@@ -672,7 +672,13 @@ async def test_logins_of_one_kind_ask_the_server_once(rig: Rig, monkeypatch: pyt
                 nursery.start_soon(rig.proxy._greeting, admitted)
             await trio.testing.wait_all_tasks_blocked()
             go.set()
-    assert asked == 1
+        assert asked == 1
+        await rig.proxy._greeting(admitted)
+        assert asked == 1, "it is remembered"
+        later = monotonic() + proxy.GREETING_AGE
+        monkeypatch.setattr(proxy, "monotonic", lambda: later)
+        await rig.proxy._greeting(admitted)
+        assert asked == 2, "and not for ever: ALTER ROLE may have changed it"
 
 
 @pytest.mark.parametrize("option", ["user=postgres", "database=other", "replication=true", "options=x"])

@@ -559,3 +559,16 @@ def test_a_text_that_the_server_cannot_parse_makes_no_catalogue_doubtful(stage: 
     play.server().answers(builders.command_complete("CREATE TABLE") + IDLE)
     alice.asks("create function f() returns int language sql as 'select 1'")
     assert told == ["db True", "db True", "db False"]
+
+
+def test_who_loses_a_link_with_state_of_his_own_hears_why_in_the_servers_words(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.asks("listen news")
+    play.server().answers(builders.command_complete("LISTEN") + IDLE)
+    alice.hears()
+    farewell = server_error("57P01", "FATAL")
+    play.server().answers(farewell)
+    play.server().dies()
+    assert alice.hears() == farewell
+    assert alice.closed

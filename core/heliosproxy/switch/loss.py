@@ -49,6 +49,8 @@ def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repea
     where = f"the connection to {link.node.name} was lost: {reason}"
     if session.pin or (unit is not None and unit.mid_message):
         why = session.pin or "its answer had begun"
+        if link.last_words:  # the server's own, which clients know: 57P01 and its kin
+            return End(link.last_words)
         return End(error_response("FATAL", "08006", where, detail=f"It held this session's state ({why})."))
     if unit is None:
         return None

@@ -46,6 +46,8 @@ TICK = 0.1
 """Seconds between looks at those who wait and those who idle."""
 BACKLOG = 1024
 _Greeting: TypeAlias = tuple[dict[str, str], dict[str, str], bytes]
+GREETING_AGE = 30.0
+"""Seconds for which a greeting is remembered: ALTER ROLE … SET and a server's new configuration show after that."""
 QUEUED_MOST = 256 * 1024
 """Bytes of a client's statements in the queue, above which it is not read."""
 UNITS_MOST = 1000
@@ -85,7 +87,7 @@ class Proxy:
         self._links: dict[Link, Endpoint] = {}
         self._held: dict[int, Session] = {}
         self._owners: dict[Endpoint, Session | Link] = {}
-        self._greetings: OrderedDict[tuple[object, ...], _Greeting] = OrderedDict()
+        self._greetings: OrderedDict[tuple[object, ...], tuple[float, _Greeting]] = OrderedDict()
         self._asking: dict[tuple[object, ...], trio.Event] = {}
         self._waited: set[str] = set()
         self._ids = count(1)
@@ -211,7 +213,7 @@ class Proxy:
         client = admitted.client
         wanted = {name: value for name, value in admitted.settings.items() if name != "application_name"}
         key = (client.database, client.user, tuple(sorted(wanted.items())))
-        while (found := self._greetings.get(key)) is None:
+        while (found := self._remembered(key)) is None:
             asking = self._asking.get(key)
             if asking is not None:  # somebody like this client has asked already
                 await asking.wait()
@@ -220,7 +222,7 @@ class Proxy:
             try:
                 opened = await self._look(client.database, client.user, wanted)
                 opened.socket.close()
-                self._greetings[key] = (opened.parameters, opened.asked, opened.notices)
+                self._greetings[key] = monotonic(), (opened.parameters, opened.asked, opened.notices)
             finally:
                 self._asking.pop(key).set()
             if len(self._greetings) > GREETINGS:
@@ -228,6 +230,10 @@ class Proxy:
         parameters, asked, said = found
         name, notice = application_name(client.application_name, parameters.get("server_version", ""))
         return {**parameters, "application_name": name}, asked, said + notice
+
+    def _remembered(self, key: tuple[object, ...]) -> _Greeting | None:
+        since, greeting = self._greetings.get(key, (0.0, None))
+        return greeting if monotonic() - since < GREETING_AGE else None
 
     async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
         """Log in to the primary; to any other node where there is none; wait where there is no node at all."""

@@ -12,17 +12,17 @@ clock); what is to be done goes out through a `Port`. No method waits. Every pat
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, loss, simple
-from heliosproxy.switch.flows import Flow
 from heliosproxy.switch.ledger import Ledger
 from heliosproxy.switch.link import RECOVERY_CONFLICT, Answer, Link, emit
 from heliosproxy.switch.links import Links, Port
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
+from heliosproxy.switch.placing import must_move, place
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.policies import Policies
 from heliosproxy.switch.prepared import Prepared, StatementNames
@@ -34,7 +34,6 @@ from heliosproxy.wire import builders
 from heliosproxy.wire.errors import LengthError, PeerError, ProtocolError, error_response
 
 if TYPE_CHECKING:
-    from heliosproxy.cluster.node import Node
     from heliosproxy.cluster.registry import Cluster
     from heliosproxy.config.model import Config
 
@@ -206,7 +205,7 @@ class Switch:
 
     def _route(self, session: Session, unit: Unit) -> None:
         """Find a node and a link for it."""
-        node, database = self._node(session, unit, flows_of(unit))
+        node, database = place(session, unit, self.planner, self.cluster)
         if node is None:
             unit.lost_on = None  # by the next tick it is known whether the node is there
             self._homeless.setdefault(session.id, unit.started)
@@ -214,23 +213,6 @@ class Switch:
         self._homeless.pop(session.id, None)
         pool = self.links.pool(node, database or session.client.database, session.client.user)
         self.links.take(session, pool)
-
-    def _node(self, session: Session, unit: Unit, flows: Sequence[Flow]) -> tuple[Node | None, str | None]:
-        planner = self.planner
-        if not flows:
-            return self.cluster.primary, None
-        first = flows[0]
-        if unit.to_primary or session.primary_only or (session.mode == "session" and not session.hints):
-            return self.cluster.primary, first.verdict.database
-        if len(flows) == 1 and (unit.complete or not unit.executes or not first.read_only):
-            return planner.choose(first, unit.lost_on), first.verdict.database
-        # Several statements run where all of them may; what may still grow into a write runs on the primary.
-        if unit.complete and all(flow.read_only for flow in flows):
-            sets = [planner.candidates(flow).nodes for flow in flows]
-            common = [node for node in sets[0] if all(node in nodes for nodes in sets) and node is not unit.lost_on]
-            if common:
-                return planner.balancer.choose(common, first.verdict.sticky), first.verdict.database
-        return self.cluster.primary, first.verdict.database
 
     def _send(self, session: Session, unit: Unit, link: Link, *, examined: bool = False) -> None:
         """Put the unit, or what was added to it, on the session's link."""
@@ -241,7 +223,7 @@ class Switch:
         else:
             if not first:
                 resolve(unit, session, self.planner)
-                if self._must_move(session, unit, link):
+                if must_move(session, unit, link):
                     self._move(unit, link)
                     return
             elif not examined and (unsure := self._translator.unsure(unit, session, link)):
@@ -279,16 +261,6 @@ class Switch:
             self._translator.examine(link, prepared, partial(done, prepared))
         self.port.to_link(link)
 
-    @staticmethod
-    def _must_move(session: Session, unit: Unit, link: Link) -> bool:
-        """Whether it has begun on a standby, and now comes a write (R3), or an Execute whose unit may still grow into
-        one: what was executed could not be taken along."""
-        if link.node.role == "primary" or session.status != IDLE or session.pins or unit.began:
-            return False
-        if not unit.complete and any(step.tag == EXECUTE for step in unit.steps):
-            return True
-        return any(step.flow is not None and not step.flow.read_only and step.asks_server for step in unit.steps)
-
     def _move(self, unit: Unit, link: Link) -> None:
         """Leave this link, on which nothing was executed, for one to the primary."""
         unit.parked, unit.steps = unit.steps, []
@@ -316,7 +288,7 @@ class Switch:
         unit = session.units[0]
         if not unit.simple and (unit.failed or len(unit.messages) > len(unit.steps)):  # more of it came meanwhile
             resolve(unit, session, self.planner)
-            if self._must_move(session, unit, link):
+            if must_move(session, unit, link):
                 unit.to_primary = True
                 self.links.handover.release(session, link)
                 self._route(session, unit)

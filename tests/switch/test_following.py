@@ -173,6 +173,28 @@ def test_reset_of_what_the_client_did_not_name_goes_straight_through(play: Stage
     assert alice.hears() == done("RESET")
 
 
+def test_reset_role_goes_back_to_the_role_of_the_start_up(play: Stage) -> None:
+    alice = play.client()
+    alice.session.start = alice.session.settings = alice.session.settings.with_values({"role": "friend"})
+    alice.asks("reset role")
+    play.server().answers(ONE_ROW + IDLE)  # to its role
+    play.server().takes()
+    play.server().answers(done("RESET"))
+    assert b"set_config('role', 'friend', false)" in play.server().takes()
+
+
+def test_reset_all_leaves_the_role_alone(play: Stage) -> None:
+    alice = play.client(TimeZone="Asia/Tokyo")
+    alice.session.start = alice.session.settings = alice.session.settings.with_values({"role": "friend"})
+    alice.asks("reset all")
+    play.server().answers(ONE_ROW + IDLE)
+    play.server().takes()
+    play.server().answers(done("RESET"))
+    sent = play.server().takes()
+    assert b"Asia/Tokyo" in sent
+    assert b"friend" not in sent
+
+
 # --- pins ---
 
 

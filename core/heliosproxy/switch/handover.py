@@ -123,7 +123,7 @@ class Handover:
     def restore(self, session: Session, link: Link, resets: frozenset[str], then: Callable[[], None]) -> None:
         """Settings of the link were reset: give it those that the session had named at start-up, and nothing else."""
         everything = bool(resets & {"*", "**"})
-        kept = frozenset(() if "**" in resets else ("role",))
+        kept = {"role"} if resets & {"*", "**", "role"} == {"*"} else set()  # RESET ALL leaves the role alone
         if everything:
             link.was_reset(role=not kept)
         wanted = [item for item in (*session.start.values, *session.start.extra) if item[0] not in kept

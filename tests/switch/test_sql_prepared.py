@@ -105,12 +105,12 @@ def test_what_another_client_prepared_is_not_there(play: Stage) -> None:
 def test_preparing_a_name_twice_is_the_servers_error(play: Stage) -> None:
     alice, bob = play.client(), play.client()
     prepares(play, alice, "prepare p as select 1")
-    bob.asks("execute p")
-    play.server().answers(builders.CLOSE_COMPLETE + IDLE + server_error("26000") + IDLE)
+    bob.asks("prepare p as select 3")
+    play.server().answers(builders.CLOSE_COMPLETE + IDLE + PREPARED)
     play.server().takes()
     alice.asks("prepare p as select 2")
     assert queries(play) == [b"prepare p as select 1", b"prepare p as select 2"]
-    play.server().answers(PREPARED + server_error("42P05") + IDLE)
+    play.server().answers(builders.CLOSE_COMPLETE + IDLE + PREPARED + server_error("42P05") + IDLE)
     assert sqlstate(alice.hears()) == "42P05"
     alice.asks("execute p")
     assert queries(play) == [b"execute p"]

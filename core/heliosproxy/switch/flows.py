@@ -31,6 +31,7 @@ class Flow:
         "expires",
         "facts",
         "hints",
+        "matters",
         "proof",
         "qualified",
         "qualified_version",
@@ -49,6 +50,8 @@ class Flow:
         self.hints = hints
         self.read_only = proof.read_only and not facts.pins  # a session that stays there must be able to write
         self.dirt = _DIRT[proof.leaves]
+        self.matters = any(map(_matters, facts.parts or (facts,)))
+        """Whether its execution changes what the proxy keeps of a session, or of its transaction."""
         self.answered = _answered(facts, verdict)
         """How the proxy itself answers: reject, rows, deallocate, or what SET, RESET or SHOW of its own settings does;
         empty: a server answers."""
@@ -72,6 +75,11 @@ class Flow:
         if not self.read_only:
             return PRIMARY_ONLY
         return self.verdict.routes or PRIMARY_ONLY
+
+
+def _matters(facts: Facts) -> bool:
+    named = facts.kind in ("prepare", "deallocate") or bool(facts.executes)
+    return named or facts.transaction is not None or facts.setting is not None or facts.unpins or bool(facts.releases)
 
 
 FlowKey = tuple[bytes, int, object]

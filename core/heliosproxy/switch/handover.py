@@ -103,12 +103,14 @@ class Handover:
     def settle(self, session: Session, link: Link) -> None:
         """The session needs it no more, once it is known which settings to take along."""
         if session.ask and link.asked:
+            session.settling = True
             link.run(question(link.asked), lambda done: self._told(session, link, done))
             self._port.to_link(link)
         else:
             self.release(session, link)
 
     def _told(self, session: Session, link: Link, done: Unit) -> None:
+        session.settling = False
         if link.session is not session:
             return
         if done.sqlstate:

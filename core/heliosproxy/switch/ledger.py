@@ -5,12 +5,13 @@ from __future__ import annotations
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from heliosproxy.sql.statements import PREPARES, SEQUENCE_VALUES
+from heliosproxy.sql.statements import PREPARES, SEQUENCE_VALUES, SETS
 from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
 from heliosproxy.switch.observers import Observers
 from heliosproxy.switch.prepared import OUR_NAMES
+from heliosproxy.switch.settings import may_mean
 from heliosproxy.switch.sql_prepared import identity
 from heliosproxy.wire.errors import notice_response
 
@@ -36,25 +37,32 @@ class Ledger:
     def mark(self, session: Session, unit: Unit, link: Link) -> None:
         """Before it is sent: what it may leave on the link (L1), and whether the session must keep that."""
         unit.dirt_before = link.dirt
-        for flow in flows_of(unit):
-            parts = flow.facts.parts or (flow.facts,)
-            followed = [_mark_setting(session, unit, link, facts.setting) for facts in parts]
-            if not all(followed):
-                link.dirt = max(link.dirt, flow.dirt)
-                session.ask = session.ask or (flow.dirt > 1 and bool(link.asked))
-                by_call = bool(flow.sets) and _mark_calls(session, link, flow.sets)
-                pins = [pin for facts, is_followed in zip(parts, followed, strict=True)
-                        for pin in facts.pins if not is_followed and not (by_call and pin == "set_config")]  # fmt: skip
-                session.keep_link(*pins, *(PREPARES,) if PREPARES in flow.facts.pins else ())
-            if flow.dirt == 1 and session.keeps_sequences:
-                session.keep_link(SEQUENCE_VALUES)
-            if flow.facts.unpins:
-                _mark_reset(session, unit, link, "**")
-            if flow.verdict.pool == "session":
-                session.keep_link("hint pool=session")
-            if flow.facts.ddl and flow.facts.kind != "unknown":
-                of_relations = flow.facts.ddl_of_relations
-                self._planner.ddl_happened(session.client.database, of_relations=of_relations)  # and when it has ended
+        for flow in flows_of(unit)[unit.marked :]:
+            self._mark_flow(session, link, flow)
+        unit.marked = len(unit.flows)
+        for executed in (unit.flow,) if unit.simple else unit.executed:
+            if executed is not None and executed.matters:
+                _mark_resets(session, unit, link, executed)
+
+    def _mark_flow(self, session: Session, link: Link, flow: Flow) -> None:
+        parts = flow.facts.parts or (flow.facts,)
+        followed = [_mark_setting(session, link, facts.setting) for facts in parts]
+        if not all(followed):
+            link.dirt = max(link.dirt, flow.dirt)
+            session.ask = session.ask or (flow.dirt > 1 and bool(link.asked))
+            by_call = bool(flow.sets) and _mark_calls(session, link, flow.sets)
+            pins = [pin for facts, is_followed in zip(parts, followed, strict=True)
+                    for pin in facts.pins if not is_followed and not (by_call and pin == "set_config")]  # fmt: skip
+            if any(pin.startswith(SETS) for pin in pins):
+                session.season()
+            session.keep_link(*pins, *(PREPARES,) if PREPARES in flow.facts.pins else ())
+        if flow.dirt == 1 and session.keeps_sequences:
+            session.keep_link(SEQUENCE_VALUES)
+        if flow.verdict.pool == "session":
+            session.keep_link("hint pool=session")
+        if flow.facts.ddl and flow.facts.kind != "unknown":
+            of_relations = flow.facts.ddl_of_relations
+            self._planner.ddl_happened(session.client.database, of_relations=of_relations)  # and when it has ended
 
     def sent(self, session: Session, unit: Unit, link: Link) -> bytes:
         """It is on its way: log the decision. Returns the notices that go ahead of the answer."""
@@ -76,6 +84,27 @@ class Ledger:
             notices += notice_response("WARNING", "01000", relaxed)
         return notices
 
+    def _keep_books(self, session: Session, unit: Unit, link: Link) -> None:
+        """What it has ended of what the session had: reasons, savepoints, statements, start-up values.
+
+        Several statements with transactions among them may have committed some and rolled back others: then nothing
+        that may still be is taken for over (L1, O2).
+        """
+        flows = [flow for flow in ((unit.flow,) if unit.simple else unit.executed) if flow is not None and flow.matters]
+        parts = [facts for flow in flows for facts in flow.facts.parts or (flow.facts,)]
+        mixed = len(parts) > 1 and any(part.transaction_control for part in parts)
+        if mixed:
+            session.keep_all_pins()
+        held = session.pins
+        if unit.failed and any(part.kind == "deallocate" for part in parts):
+            link.dirt = 2  # which of them has happened is not known
+        for flow in flows if not unit.failed else ():
+            for facts in flow.facts.parts or (flow.facts,):
+                if unit.simple or not flow.answered:
+                    _release(session, link, facts, held, certain=not mixed and not session.savepoints)
+        for prepared in unit.late:
+            prepared.named_under = session.settings
+
     def decided(self, session: Session, flow: Flow, node: str, note: str) -> None:
         """Log a decision; `node` is empty where none was asked."""
         flow.calls += 1
@@ -96,10 +125,7 @@ class Ledger:
             if flow.facts.ddl and not unit.unparsed:
                 session.changed_schema = True
                 session.changed_functions = session.changed_functions or not flow.facts.ddl_of_relations
-            if not unit.failed and not flow.answered:
-                held = session.pins
-                for facts in flow.facts.parts or (flow.facts,):
-                    _release(session, link, facts, held)
+        self._keep_books(session, unit, link)
         if unit.unparsed and unit.simple and session.status == IDLE:  # nothing of it has run
             link.dirt = unit.dirt_before
             session.forget_pins()
@@ -113,7 +139,7 @@ class Ledger:
             self._planner.ddl_happened(session.client.database, of_relations=of_relations)
 
 
-def _mark_setting(session: Session, unit: Unit, link: Link, setting: Setting | None) -> bool:
+def _mark_setting(session: Session, link: Link, setting: Setting | None) -> bool:
     """A setting is about to change; whether it is one that follows the session."""
     if setting is None or setting.action in ("show", "current"):
         return False
@@ -123,12 +149,23 @@ def _mark_setting(session: Session, unit: Unit, link: Link, setting: Setting | N
     unseen = any(name in link.asked for name in names)
     if setting.action == "reset-all":
         session.ask = session.ask or bool(link.asked)
-        _mark_reset(session, unit, link, "*")
-    elif setting.action != "set":
-        _mark_reset(session, unit, link, setting.name)
     if unseen:
         session.hide_settings(ask=not setting.is_local)
+    elif not names and setting.is_local and may_mean(setting.name):
+        session.hide_settings(ask=False)
     return bool(names)
+
+
+def _mark_resets(session: Session, unit: Unit, link: Link, flow: Flow) -> None:
+    """It resets settings: is that what its client means who named others at start-up?"""
+    for facts in flow.facts.parts or (flow.facts,):
+        setting = facts.setting
+        if facts.unpins:
+            _mark_reset(session, unit, link, "**")
+        elif setting is not None and setting.action == "reset-all":
+            _mark_reset(session, unit, link, "*")
+        elif setting is not None and setting.action in ("reset", "default") and not setting.is_local:
+            _mark_reset(session, unit, link, setting.name)
 
 
 def _mark_calls(session: Session, link: Link, names: tuple[str, ...]) -> bool:
@@ -136,6 +173,8 @@ def _mark_calls(session: Session, link: Link, names: tuple[str, ...]) -> bool:
     followed = [session.settings.followed(name) for name in names]
     if any(key in link.asked for keys in followed for key in keys):
         session.hide_settings(ask=True)
+    elif not all(followed) and any(map(may_mean, names)):
+        session.hide_settings(ask=False)
     return all(followed)
 
 
@@ -151,11 +190,13 @@ def _mark_reset(session: Session, unit: Unit, link: Link, name: str) -> None:
         unit.resets |= {name}
 
 
-def _release(session: Session, link: Link, facts: Facts, held: frozenset[str]) -> None:
+def _release(session: Session, link: Link, facts: Facts, held: frozenset[str], *, certain: bool) -> None:
     """What a statement that has succeeded has ended: reasons to keep the link, prepared statements. `held`: the reasons
-    there were before its text."""
-    for reason in facts.releases:
+    there were before its text; `certain`: no part of its transaction can be rolled back by itself."""
+    for reason in facts.releases if certain else ():
         session.release_pins(reason)
+    if facts.transaction is not None and facts.transaction.chain:
+        session.transaction_ended(rolled_back=facts.kind == "rollback")
     if facts.kind == "savepoint" and facts.transaction is not None:
         session.savepoint(facts.transaction.action, facts.transaction.name)
     session.keep_link(*held.intersection(facts.pins))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from helios_sdk.contract import Notice, Reject
@@ -67,17 +68,10 @@ def deallocate(session: Session, facts: Facts) -> Callable[[], None] | None:
     name = facts.name.encode()
     if name and name not in session.prepared:
         return None
-    before = dict(session.prepared)
-    if name:
-        del session.prepared[name]
-    else:
-        session.prepared.clear()
-
-    def undo() -> None:
-        session.prepared.clear()
-        session.prepared.update(before)
-
-    return undo
+    gone = {name: session.prepared[name]} if name else dict(session.prepared)
+    for each in gone:
+        del session.prepared[each]
+    return partial(session.prepared.update, gone)
 
 
 def unknown_statement(name: bytes) -> bytes:

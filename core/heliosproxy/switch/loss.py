@@ -53,6 +53,9 @@ def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repea
             return End(link.last_words)
         return End(error_response("FATAL", "08006", where, detail=f"It held this session's state ({why})."))
     if unit is None:
+        if session.ask and session.status == IDLE:
+            detail = "It held settings that this session had changed."
+            return End(error_response("FATAL", "08006", where, detail=detail))
         return None
     flows = flows_of(unit)
     in_transaction = session.status != IDLE
@@ -83,7 +86,8 @@ def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool, bool]:
     As in PostgreSQL's own aborted transactions, nothing but the transaction's end is accepted.
     """
     kinds = {flow.facts.kind for flow in flows_of(unit)}
-    if kinds and not kinds <= _ENDS_TRANSACTION:
+    runs_unknown = not kinds and any(step.tag == ord("E") for step in unit.steps)
+    if runs_unknown or not kinds <= _ENDS_TRANSACTION:
         return aborted(), False, False
     if unit.simple:
         return builders.command_complete("ROLLBACK"), True, True

@@ -30,8 +30,8 @@ class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
     __slots__ = (
-        "changed", "described", "named_under", "own_types", "private", "sent", "server_name", "shape", "sql", "text",
-        "types",
+        "changed", "described", "named_under", "own_types", "private", "salt", "sent", "server_name", "shape", "sql",
+        "text", "types",
     )  # fmt: skip
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
@@ -54,6 +54,8 @@ class Prepared:
         """The type of its rows as its client was told; empty if it never was."""
         self.changed = False
         """Its rows are of another type by now: until its client prepares it again, it is refused."""
+        self.salt = 0
+        """The session's when it was prepared by SQL."""
         self.private = False
         """Its text names statements, which are its session's: it is shared with nobody."""
 

@@ -38,12 +38,18 @@ class Step:
     prepared: Prepared | None = None
     flow: Flow | None = None
     undo: Callable[[], None] | None = None
+    failed: Callable[[], None] | None = None
+    """What an error in reply to it changes, where that is not what `undo` does."""
     error: bytes = b""
     """The ErrorResponse that it gets."""
+    declares: tuple[bytes, Prepared] | None = None
+    """The statement that its execution prepares by SQL."""
     also: tuple[Flow, ...] = ()
     """The flows of what its EXECUTE stands for."""
     wants: Wants = ()
     """What prepared statements its text names, and so the link must know."""
+    wants_all: bool = False
+    """It could not be read, and may name any."""
     describes: Prepared | None = None
     """The named statement whose rows it asks to be described, if its client does not know them yet."""
 
@@ -78,7 +84,8 @@ def resolve(unit: Unit, session: Session, planner: Planner) -> None:
             step = _failed(message, error.sqlstate, error.message)
         unit.steps.append(step)
         for flow in (step.flow, *step.also):
-            if flow is not None and flow not in unit.flows:
+            if flow is not None and flow not in unit.flows_seen:
+                unit.flows_seen.add(flow)
                 unit.flows.append(flow)
         if step.error:
             unit.failed = True
@@ -102,20 +109,30 @@ def _as_it_is(unit: Unit, session: Session, planner: Planner, message: bytes) ->
 
 def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
     name, text, types = builders.split_parse(message[5:])
+    before = session.prepared.get(name)
     if not name:
         session.prepared.pop(b"", None)  # as in PostgreSQL, also if the new one is refused
-    elif name in session.prepared:
+    elif before is not None:
         return _failed(message, "42P05", f'prepared statement "{_shown(name)}" already exists')
     prepared = Prepared(text, types, planner.shape(session, text))
     flow = planner.flow(session, text, prepared.shape, prepared.own_types)
     step = Step(PARSE, message, name, prepared, flow)
+    step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, text)
     if flow.answered or sql_prepared.names_any(flow.facts) or _opens(session, flow):
         step = _special(session, planner, step, flow)
         if step.error:
             return step
-    step.undo = partial(_restore, session, name, session.prepared.get(name))
+    step.undo, step.failed = partial(_restore, session, name, before), partial(_restore, session, name, None)
+    if unit.unsettled:
+        prepared.private = True
+        unit.late.append(prepared)
     session.prepared[name] = prepared
     return step
+
+
+def _changes_settings(flow: Flow) -> bool:
+    setting = flow.facts.setting
+    return (setting is not None and setting.action != "show") or bool(flow.facts.parts) or flow.facts.unpins
 
 
 def _bind(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
@@ -123,7 +140,7 @@ def _bind(unit: Unit, session: Session, planner: Planner, message: bytes) -> Ste
     step = _named(session, planner, Step(BIND, message, name), _bound(planner, message))
     session.portals.pop(portal, None)
     flow = step.flow
-    if flow is not None and step.prepared is not None and (flow.answered or step.prepared.private):
+    if flow is not None and step.prepared is not None and (flow.answered or flow.matters):
         session.portals[portal] = Portal(step.prepared, flow)
     return step
 
@@ -142,9 +159,13 @@ def _describe(unit: Unit, session: Session, planner: Planner, message: bytes) ->
     return step
 
 
+NEARBY = 8
+"""Messages back to which a Describe looks for the Bind of its portal."""
+
+
 def _bound_to(unit: Unit, portal: bytes) -> Prepared | None:
     """The statement that a portal of this unit was bound to."""
-    for step in reversed(unit.steps):
+    for step in reversed(unit.steps[-NEARBY:]):
         if step.tag == BIND and step.message[5 : 6 + len(portal)] == portal + b"\0":
             return step.prepared if step.name else None
     return None
@@ -155,26 +176,35 @@ def _execute(unit: Unit, session: Session, planner: Planner, message: bytes) -> 
     if portal is None:
         return Step(EXECUTE, message)
     prepared, flow = portal
+    unit.executed.append(flow)
+    unit.unsettled = unit.unsettled or _changes_settings(flow)
     step = Step(EXECUTE, message, wants=sql_prepared.wants(session, flow.facts))
+    if not flow.answered:
+        step.also = (flow, *sql_prepared.stood_for(session, planner, flow))
     if flow.answered == "deallocate":
         step.undo = local.deallocate(session, flow.facts)
         if step.undo is None:
             step.error = local.unknown_statement(flow.facts.name.encode())
     elif flow.facts.kind == "prepare":
-        _declare(session, planner, step, prepared, flow)
+        _declare(unit, session, planner, step, prepared, flow)
     if flow.answered:
         step.flow = flow
     return step
 
 
-def _declare(session: Session, planner: Planner, step: Step, prepared: Prepared, flow: Flow) -> None:
+def _declare(
+    unit: Unit, session: Session, planner: Planner, step: Step, prepared: Prepared, flow: Flow
+) -> None:
     """A PREPARE is about to be executed."""
     found = sql_prepared.prepare(session, planner, prepared.text, flow.facts)
     if found is None:
         session.keep_link("PREPARE")
     elif found[0] not in session.prepared:
         step.undo = partial(_restore, session, found[0], None)
-        session.prepared[found[0]] = step.prepared = found[1]
+        session.prepared[found[0]] = found[1]
+        step.declares = found
+        if unit.unsettled:
+            unit.late.append(found[1])
 
 
 def _close(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
@@ -208,6 +238,7 @@ def _named(session: Session, planner: Planner, step: Step, parameters: Parameter
     flow = step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types, parameters)
     if prepared.sql:
         step.wants = ((step.name, prepared),)
+    step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, prepared.text)
     if flow.answered or prepared.private or _opens(session, flow):
         return _special(session, planner, step, flow)
     return step

@@ -107,6 +107,8 @@ class Session:
     """Why its link stays with it outside transactions."""
     pins_before: frozenset[str] | None = None
     """What they go back to if the transaction is rolled back; None while it has changed none."""
+    settling: bool = False
+    """Its link is being asked for them; its next statement waits."""
     ask: bool = False
     """Settings may have changed that servers do not report: its link is asked for them before it is let go."""
     salt: int = 0
@@ -130,6 +132,7 @@ class Session:
     waiting_since: float = 0.0
     _unsuspected: int = field(init=False)
     """Length up to which a message is taken whatever it is."""
+    _seasons: int = 0
     _partial: bytes = b""
     _pieces: list[bytes] = field(default_factory=list)
     _missing: int = 0
@@ -348,23 +351,38 @@ class Session:
         """Nothing of its own is left on its link."""
         self._hold(frozenset())
 
+    def keep_all_pins(self) -> None:
+        """Several transactions may have ended in one text or pipeline: whatever was a reason may still be one."""
+        if self.pins_before is not None:
+            self._hold(self.pins | self.pins_before)
+            self.pins_before = None
+
     def _hold(self, pins: frozenset[str]) -> None:
         self.pins = pins
-        self.salt = self.id if pins or (self.ask and self.salt) else 0
+        self.salt = self.salt or self.id if pins or (self.ask and self.salt) else 0
         self.flow_class = -1
 
     def hide_settings(self, *, ask: bool) -> None:
         """A setting has changed that its server does not report: for the transaction, or until the server was asked."""
         self.ask = self.ask or ask
-        self.salt = self.id
+        self.season()
+
+    def season(self) -> None:
+        """Its flows, and its statements from here on, are shared with nobody, not with its own of before either."""
+        self._seasons += 1
+        self.salt = self.id + (self._seasons << 40)
         self.flow_class = -1
 
     def told(self, values: Mapping[str, str]) -> None:
         """The values of settings that its server does not report."""
         self.settings = self.settings.with_values(values)
-        self.ask = False
         self.maskable = None
         self._see_isolation()
+        self.settings_are_known()
+
+    def settings_are_known(self) -> None:
+        """No setting has changed that its server does not report."""
+        self.ask = False
         self._hold(self.pins)
 
     def report(self, name: str, value: str) -> None:

@@ -37,6 +37,12 @@ _CHARACTERISTICS = (
 )  # fmt: skip
 
 
+def may_mean(name: str) -> bool:
+    """Whether a setting may change what a text means. Custom ones, with a dot in their names, are nothing to PostgreSQL
+    itself."""
+    return "." not in name and name.lower() not in _MEANINGLESS
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Values in force on a link or wanted by a session, as (name, value). `values` are those that are followed, sorted

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from heliosproxy.sql.statements import PREPARES
 from heliosproxy.switch import local, sql_prepared
-from heliosproxy.switch.loss import FAILED, IDLE
+from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.session import FUNCTION_CALL
+from heliosproxy.switch.settings import change
 from heliosproxy.switch.sql_prepared import Need
 from heliosproxy.switch.unit import EXECUTED, Expect, Unit
 from heliosproxy.wire import builders
@@ -41,7 +42,10 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
     elif session.mode == "statement" and flow.facts.opens_transaction:
         unit.error = local.no_transactions()
     elif session.status == FAILED:
+        unit.wants = sql_prepared.wants(session, flow.facts) if flow.facts.parts else ()
         return not flow.answered or flow.answered == "deallocate"
+    elif sql_prepared.may_name(flow.facts, text):
+        unit.wants_all = True
     elif sql_prepared.names_any(flow.facts):
         _name_statements(unit, session, planner, flow, text)
     if unit.error:
@@ -77,27 +81,42 @@ def translate(unit: Unit, session: Session, link: Link, planner: Planner, limit:
         unit.body.append(builders.query(UNPARSABLE))
         unit.expect(Expect(EXECUTED, error=unit.error))
     else:
-        for need in sql_prepared.needs(session, link, unit.wants, limit) if session.status != FAILED else ():
-            _teach(unit, link, need)
+        wanted = unit.wants
+        if unit.wants_all or (link.declared and any(flow.dirt > 1 for flow in flows_of(unit))):
+            wanted += sql_prepared.wants_all(session, link, own=unit.wants_all)
+        for need in sql_prepared.needs(session, link, wanted, limit) if wanted else ():
+            _teach(unit, session, link, need)
         unit.body.append(_sent(unit.messages[0], unit, planner))
 
 
-def _teach(unit: Unit, link: Link, need: Need) -> None:
-    """Make the link forget or learn a statement ahead of the unit."""
+def _teach(unit: Unit, session: Session, link: Link, need: Need) -> None:
+    """Make the link forget or learn a statement ahead of the unit, under the settings under which it was prepared."""
     name, prepared = need.name, need.prepared
+    then = prepared.named_under if prepared is not None else None
+    now = session.settings
+    changes = then is not None and then.reading != now.reading
 
     def learned(done: Unit) -> None:
         if done.sqlstate:
             link.declared.pop(name, None)
             unit.stand_in = unit.stand_in or done.problem_response
 
+    def changed(done: Unit) -> None:
+        if done.sqlstate:  # what was prepared then means something else
+            link.declared.pop(name, None)
+            link.dirt = 2
+
     if need.forget:
         link.run_messages(builders.close_statement(name))
+    if then is not None and changes:
+        link.run(change(now, now.with_values(then.reading)), changed)
     if prepared is not None and prepared.sql:
         link.run(prepared.sql.decode("utf-8", "surrogateescape"), learned)
     elif prepared is not None:
         message = builders.join_two(ord("P"), name, prepared.sent or prepared.text, prepared.types)
         link.run_messages(message, on_done=learned)
+    if then is not None and changes:
+        link.run(change(now.with_values(then.reading), now), changed)
 
 
 def _sent(message: bytes, unit: Unit, planner: Planner) -> bytes:

@@ -94,8 +94,11 @@ class Switch:
     def _drop(self, session: Session) -> None:
         """The session is over; nothing of it runs from here on."""
         self._forget(session)
-        session.units.clear()
         link = session.link
+        unit = session.units[0] if session.units else None
+        if link is not None and unit is not None and unit.link is link and unit not in link.units:
+            link.node.in_flight -= 1  # its end was held back: `_restore`
+        session.units.clear()
         if link is None:
             return
         if link.units:
@@ -112,7 +115,7 @@ class Switch:
         if session is not None and session.units:
             if session.pool is not None or session.id in self._homeless:
                 self._give_up(session, "57014", "canceling statement due to user request")
-            elif session.ask and session.adopting:  # the link only tells the settings; the statement has not begun
+            elif session.settling:  # the link only tells the settings; the statement has not begun
                 self._fail(session, error_response("ERROR", "57014", "canceling statement due to user request"))
             elif link is not None and link.units:
                 self.links.handover.cancel(link, done)
@@ -164,6 +167,9 @@ class Switch:
     def _begin(self, session: Session, unit: Unit) -> bool:
         """Start the unit at the head; whether it is answered already."""
         unit.started = unit.started or monotonic()
+        if unit.told:
+            unit.messages.clear()
+            return self._conclude(session, unit, b"") if unit.complete else False
         if unit.simple:
             needs_server = simple.plan(unit, session, self.planner)
         else:
@@ -251,11 +257,18 @@ class Switch:
         """Before the unit: see whether statements that the link must learn still return what the client knows."""
         left = set(statements)
 
-        def done(prepared: Prepared, reply: Unit) -> None:
+        def done(prepared: Prepared, reply: Unit, wrong: bool) -> None:
             left.discard(prepared)
-            unit.stand_in = unit.stand_in or reply.problem_response
-            if not left and link.session is session and session.units and session.units[0] is unit:
-                self._send(session, unit, link, examined=True)
+            if session.status != IDLE:  # then nothing behind it in the transaction runs
+                unit.stand_in = unit.stand_in or reply.problem_response
+            if wrong:
+                self.links.close(link, "its settings are not known")
+            elif reply.sqlstate == "57014" and session.status == IDLE and link.session is session:
+                self._fail(session, reply.problem_response)
+                self.links.handover.settle(session, link)
+                self.advance(session)
+            elif not left and link.session is session and session.units and session.units[0] is unit:
+                self._go(session, unit, link, examined=True)
 
         for prepared in statements:
             self._translator.examine(link, prepared, partial(done, prepared))
@@ -285,17 +298,26 @@ class Switch:
         if not session.units:
             self.links.handover.release(session, link)
             return
-        unit = session.units[0]
-        if not unit.simple and (unit.failed or len(unit.messages) > len(unit.steps)):  # more of it came meanwhile
+        if session.mode == "session":
+            session.keep_link("pool mode session")
+        try:
+            self._go(session, session.units[0], link)
+        except Exception:  # a bug of ours; without a word of its own the session would wait for ever
+            log.exception("internal error; the session that met it is closed")
+            self.links.close(link, "internal error")
+            self._end(session, error_response("FATAL", "XX000", "internal error"))
+
+    def _go(self, session: Session, unit: Unit, link: Link, *, examined: bool = False) -> None:
+        """Send the unit, with what came of it while it waited."""
+        if not unit.simple and (unit.failed or len(unit.messages) > len(unit.steps)):
+            examined = False
             resolve(unit, session, self.planner)
             if must_move(session, unit, link):
                 unit.to_primary = True
                 self.links.handover.release(session, link)
                 self._route(session, unit)
                 return
-        if session.mode == "session":
-            session.keep_link("pool mode session")
-        self._send(session, unit, link)
+        self._send(session, unit, link, examined=examined)
 
     def refused(self, session: Session, error: PeerError) -> None:
         """The server lets nobody in for this session, or refuses its settings."""
@@ -336,7 +358,7 @@ class Switch:
         data = answer.data
         if unit.lead:
             data, unit.lead = unit.lead + data, b""
-        if answer.status and unit.resets and not unit.failed:
+        if answer.status and unit.resets and (not unit.failed or link.settings.values != session.settings.values):
             self.port.to_client(session, data[: -len(builders.ready_for_query(answer.status))])
             unit.forwarded = True
             self._restore(link, session, unit, answer.status)
@@ -403,8 +425,12 @@ class Switch:
         """The session's link died."""
         if session.id not in self.sessions:
             return
+        session.settling = False
+        if session.status != IDLE and session.ask:  # what it has set is rolled back
+            session.settings_are_known()
         if unit is None and session.units and session.units[0].link is link:
             unit = session.units[0]  # its end was held back: `_restore`
+            link.node.in_flight -= 1
         match loss.after(session, unit, link, reason):
             case loss.End(error):
                 self._end(session, error)
@@ -457,7 +483,7 @@ class Switch:
             session.units.popleft()
             data += builders.ready_for_query(session.status)
         else:
-            unit.failed = failed
+            unit.failed = unit.told = failed
             unit.let_go()
         self.port.to_client(session, data)
         return unit.complete

@@ -95,29 +95,46 @@ class Translator:
                 found.append(prepared)
         return found
 
-    def examine(self, link: Link, prepared: Prepared, done: Callable[[Unit], None]) -> None:
+    def examine(self, link: Link, prepared: Prepared, done: Callable[[Unit, bool], None]) -> None:
         """Prepare the statement on the link, under the settings under which its client has parsed it, and see whether
-        its rows are still those that the client knows."""
+        its rows are still those that the client knows. `done` gets the reply, and whether the link is left with the
+        wrong settings."""
         assert prepared.named_under is not None
         then, now = link.settings.with_values(prepared.named_under.reading), link.settings
+        replies: list[Unit] = []
 
         def compare(reply: Unit) -> None:
+            replies.append(reply)
             if not reply.sqlstate:
                 prepared.changed = bool(prepared.described) and row_type(reply.reply) != prepared.described
                 link.prepared[prepared.server_name] = prepared
-            done(reply)
 
+        def compared(reply: Unit) -> None:
+            compare(reply)
+            done(reply, False)
+
+        def restored(last: Unit) -> None:
+            done(replies[0], bool(wrong) or bool(last.sqlstate))
+
+        wrong: list[Unit] = []
         if then != now:
-            link.run(change(now, then))
+            link.run(change(now, then), lambda reply: wrong.append(reply) if reply.sqlstate else None)
+        while link.stale:
+            link.run_messages(builders.close_statement(link.stale.pop()))
+        while len(link.prepared) >= self._limit:
+            link.run_messages(builders.close_statement(link.prepared.popitem(last=False)[0]))
         parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
-        link.run_messages(parse, builders.describe_statement(prepared.server_name), on_done=compare)
+        describe = builders.describe_statement(prepared.server_name)
+        link.run_messages(parse, describe, on_done=compare if then != now else compared)
         if then != now:
-            link.run(change(then, now))
+            link.run(change(then, now), restored)
 
     def _write(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
-        if step.wants and session.status != FAILED:
-            for need in sql_prepared.needs(session, link, step.wants, self._limit):
-                self._teach(unit, link, need)
+        wanted = step.wants
+        if step.wants_all or (link.declared and step.flow is not None and step.flow.dirt > 1):
+            wanted += sql_prepared.wants_all(session, link, own=step.wants_all)
+        for need in sql_prepared.needs(session, link, wanted, self._limit) if wanted else ():
+            self._teach(unit, session, link, need)
         if step.prepared is not None and step.prepared.changed and step.tag in (BIND, DESCRIBE):
             self._fail(unit, link, local.changed_result())
             return
@@ -134,10 +151,8 @@ class Translator:
             described = step.describes
             unit.expect(Expect(DESCRIBED, seen=described.was_described if described is not None else None))
         elif step.tag == EXECUTE:
-            if step.prepared is not None:  # it is a PREPARE
-                self._declared(session, link, step.prepared)
             unit.body.append(step.message)
-            unit.expect(Expect(EXECUTED, undo=step.undo))
+            unit.expect(Expect(EXECUTED, undo=self._declared(unit, session, link, step)))
         elif step.tag in (QUERY, FUNCTION_CALL):
             self._pass(unit, step, READY)
         elif step.tag == CLOSE and step.message[5:6] == b"S":
@@ -153,9 +168,15 @@ class Translator:
         assert flow is not None
         self._name(session, step, flow)
         if not step.name:
-            link.unnamed = prepared
+            before, link.unnamed = link.unnamed, prepared
+
+            def skipped() -> None:
+                link.unnamed = before
+                if step.undo is not None:
+                    step.undo()
+
             unit.body.append(builders.join_two(PARSE, b"", prepared.sent, prepared.types))
-            unit.expect(Expect(PARSE_COMPLETE, undo=step.undo))
+            unit.expect(Expect(PARSE_COMPLETE, undo=skipped, failed=step.failed))
         elif prepared.server_name in link.prepared:
             link.prepared.move_to_end(prepared.server_name)
             unit.expect(Expect(NEVER, builders.PARSE_COMPLETE, undo=step.undo))
@@ -194,6 +215,9 @@ class Translator:
             link.prepared.move_to_end(prepared.server_name)
             unit.names[prepared.server_name] = step.name
         else:
+            then = prepared.named_under or session.settings
+            if unit.unsettled or then.reading != session.settings.reading:  # it reads otherwise now: nobody shares that
+                prepared.server_name, prepared.named_under = self._names.new(), session.settings
             unit.names[prepared.server_name] = step.name
             self._prepare(unit, link, prepared, None, swallow=True)
 
@@ -228,16 +252,24 @@ class Translator:
         unit.body.append(builders.close_statement(name))
         unit.expect(Expect(CLOSE_COMPLETE, swallow=True, undo=keep))
 
-    def _teach(self, unit: Unit, link: Link, need: Need) -> None:
+    def _teach(self, unit: Unit, session: Session, link: Link, need: Need) -> None:
         """Make the link forget or learn a statement under its client's name."""
         if need.forget:
+
+            def is_there() -> None:
+                link.declared[need.name] = object()  # the server skipped it: whose it is does not matter any more
+
             unit.body.append(builders.close_statement(need.name))
-            unit.expect(Expect(CLOSE_COMPLETE, swallow=True))
+            unit.expect(Expect(CLOSE_COMPLETE, swallow=True, undo=is_there))
         if need.prepared is None:
             return
 
         def forget() -> None:
             link.declared.pop(need.name, None)
+
+        then = need.prepared.named_under
+        if then is not None and then.reading != session.settings.reading:
+            link.declared[need.name] = object()  # it reads otherwise now: nobody shares that
 
         if need.prepared.sql:
             self._run(unit, need.prepared.sql, forget)
@@ -260,10 +292,20 @@ class Translator:
             unit.expect(Expect(ends, swallow=True, undo=undo if ends is EXECUTED else None))
 
     @staticmethod
-    def _declared(session: Session, link: Link, prepared: Prepared) -> None:
-        """The link is about to learn a statement from the client's own PREPARE."""
-        name = next(name for name, one in session.prepared.items() if one is prepared)
-        link.declared[name] = sql_prepared.identity(session, name, prepared)
+    def _declared(unit: Unit, session: Session, link: Link, step: Step) -> Callable[[], None] | None:
+        """What undoes an Execute; if it is of a PREPARE, the link is about to learn a statement."""
+        if step.declares is None:
+            return step.undo
+        name, prepared = step.declares
+        late = prepared in unit.late
+        link.declared[name] = object() if late else sql_prepared.identity(session, name, prepared)
+
+        def undo() -> None:
+            link.declared.pop(name, None)
+            if step.undo is not None:
+                step.undo()
+
+        return undo
 
     def _answer(self, unit: Unit, session: Session, step: Step, flow: Flow) -> None:
         replies: dict[int, Callable[[], bytes]] = {
@@ -294,8 +336,14 @@ def _plain(steps: list[Step], link: Link | None) -> bool:
     if link is None or link.stale:
         return False
     unnamed = link.unnamed
-    for step in steps:
-        if step.wants or step.describes is not None or (step.prepared is not None and step.prepared.changed):
+    for at, step in enumerate(steps):
+        if at and step.tag == PARSE and not step.name:
+            return False  # what an error before it leaves unparsed must be known
+        if step.wants or step.wants_all or step.describes is not None:
+            return False
+        if link.declared and step.flow is not None and step.flow.dirt > 1:
+            return False
+        if step.prepared is not None and step.prepared.changed:
             return False
         if step.tag in (QUERY, FUNCTION_CALL) or step.error or (step.flow is not None and step.flow.answered):
             return False

@@ -44,6 +44,8 @@ class Expect:
     emit: bytes | Callable[[], bytes] = b""
     swallow: bool = False
     undo: Callable[[], None] | None = None
+    failed: Callable[[], None] | None = None
+    """Runs instead of `undo` if the error is the reply to this, not to something before it."""
     seen: Callable[[bytes], None] | None = None
     """Called with the reply."""
     error: bytes = b""
@@ -64,17 +66,21 @@ class Unit:
         "declares",
         "dirt_before",
         "error",
+        "executed",
         "executes",
         "expected",
         "failed",
         "flow",
         "flows",
+        "flows_seen",
         "forwarded",
         "held",
         "in_copy",
+        "late",
         "lead",
         "link",
         "lost_on",
+        "marked",
         "messages",
         "mid_message",
         "moving",
@@ -96,8 +102,11 @@ class Unit:
         "started",
         "steps",
         "to_primary",
+        "told",
         "unparsed",
+        "unsettled",
         "wants",
+        "wants_all",
     )
 
     def __init__(self, session: Session | None, *, simple: bool) -> None:
@@ -139,6 +148,12 @@ class Unit:
         """The flow of its first statement."""
         self.flows: list[Flow] = []
         """The flows of all its statements, where it is an extended one."""
+        self.flows_seen: set[Flow] = set()
+        """The same, to look up."""
+        self.marked = 0
+        """How many of its flows have been marked on its link."""
+        self.unsettled = False
+        """A statement of it has changed settings, in a way that shows only when it has ended."""
         self.steps: list[Step] = []
         """Messages resolved and not yet translated for a link."""
         self.attempts = 0
@@ -161,6 +176,14 @@ class Unit:
         """Internal units: the server's words for what went wrong."""
         self.error = b""
         """The ErrorResponse that its client gets, although or because no server has seen it."""
+        self.told = False
+        """Its client has its error; only ReadyForQuery is still due, once its Sync is there."""
+        self.executed: list[Flow] = []
+        """Of an extended one: the flows whose execution matters, in order."""
+        self.late: list[Prepared] = []
+        """Statements that it parses under settings which it has changed itself."""
+        self.wants_all = False
+        """It could not be read, and may name any."""
         self.wants: Wants = ()
         """What prepared statements it names, and so its link must know."""
         self.declares: tuple[bytes, Prepared] | None = None
@@ -220,6 +243,9 @@ class Unit:
         self.names.clear()
         self.flow = None
         self.flows.clear()
+        self.flows_seen.clear()
+        self.marked = 0
+        self.unsettled = False
         self.steps.clear()
         self.body.clear()
         self.expected = None
@@ -230,13 +256,16 @@ class Unit:
         self.error = self.stand_in = b""
         self.wants = ()
         self.declares = None
+        self.executed.clear()
+        self.late.clear()
+        self.resets = frozenset()
         self.rows = self.bytes = 0
 
     def fails_first(self) -> None:
         """The server's first reply is an error. If that is to the Parse of the unnamed statement, there is none now."""
         step = self.steps[0] if self.steps else None
-        if step is not None and step.tag == ord("P") and not step.name and step.undo is not None:
-            step.undo()
+        if step is not None and step.failed is not None:
+            step.failed()
 
     def undo(self) -> bytes:
         """Take back what the replies up to ReadyForQuery would have made true, the last one first.
@@ -248,10 +277,14 @@ class Unit:
         undone: list[Expect] = []
         while self.expected and self.expected[0].ends is not READY:
             undone.append(self.expected.popleft())
-        for expect in reversed(undone):
+        for expect in reversed(undone[1:]):
             if expect.undo:
                 expect.undo()
-        return undone[0].error if undone else b""
+        if not undone:
+            return b""
+        if failed := undone[0].failed or undone[0].undo:
+            failed()
+        return undone[0].error
 
     def _undo_steps(self) -> None:
         for step in reversed(self.steps):

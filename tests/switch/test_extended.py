@@ -440,3 +440,16 @@ def test_a_statement_that_cannot_be_learned_is_explained_by_that(stage: Make) ->
     play.server().takes()
     play.server().answers(server_error("42P01") + IDLE)
     assert sqlstate(alice.hears()) == "42P01"
+
+
+def test_a_statement_that_the_link_knew_outlives_an_error_of_its_bind(stage: Make) -> None:
+    play = stage()
+    alice, bob = play.client(), play.client()
+    prepare(bob, b"b", b"select 1 / $1")
+    play.server().answers(PARSED + IDLE)
+    alice.says(builders.parse(b"a", b"select 1 / $1"), run(b"a"), builders.SYNC)
+    play.server().answers(server_error("22012") + IDLE)
+    assert tags(alice.hears()) == "1EZ"
+    alice.says(run(b"a"), builders.SYNC)
+    play.server().answers(BOUND + ROW + IDLE)
+    assert tags(alice.hears()) == "2DCZ"

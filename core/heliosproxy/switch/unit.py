@@ -262,8 +262,10 @@ class Unit:
         self.rows = self.bytes = 0
 
     def fails_first(self) -> None:
-        """The server's first reply is an error. If that is to the Parse of the unnamed statement, there is none now."""
-        step = self.steps[0] if self.steps else None
+        """The server's first reply is an error. If that is to a Parse, of the unnamed statement, there is none now.
+
+        Where replies are expected, those tell."""
+        step = self.steps[0] if self.steps and self.expected is None else None
         if step is not None and step.failed is not None:
             step.failed()
 

@@ -136,7 +136,8 @@ def test_what_leaves_nothing_on_its_link_does_not_pin(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "released"), [
     ("unlisten *", ("LISTEN",)), ("unlisten a", ()), ("close all", ("cursor WITH HOLD",)), ("close c", ()),
-    ("reset all", ("SET ",)), ("reset work_mem", ("SET work_mem",)), ("set work_mem to default", ("SET work_mem",)),
+    ("reset all", ("SET ",)), ("reset work_mem", ("SET work_mem",)), ("reset app.x", ()),
+    ("set work_mem to default", ("SET work_mem",)),
     ("discard temp", ("temporary table", "temporary object")), ("select pg_advisory_unlock_all()", ("advisory lock",)),
     ("select pg_advisory_unlock(1)", ()), ("set local work_mem to default", ()),
 ])  # fmt: skip

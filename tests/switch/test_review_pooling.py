@@ -204,7 +204,7 @@ def test_a_text_that_names_more_statements_than_a_link_keeps_finds_them_all(stag
     sent = split(play.server().takes())
     assert builders.query(b"prepare a as select 1") in sent
     assert builders.query(b"prepare b as select 2") in sent
-    assert b'C' not in tags(b"".join(sent)).encode(), "what the text needs is forgotten again before it runs"
+    assert b"C" not in tags(b"".join(sent)).encode(), "what the text needs is forgotten again before it runs"
 
 
 def test_statements_that_clients_prepared_and_gave_up_do_not_gather_on_the_server(stage: Make) -> None:
@@ -371,10 +371,10 @@ def test_what_was_only_parsed_has_given_up_nothing(play: Stage, makes: str, give
     assert alice.session.pins
 
 
-def test_a_discard_all_that_was_only_parsed_can_be_bound(play: Stage) -> None:
-    alice = play.client()
+def test_a_discard_all_that_was_only_parsed_can_be_bound(proving: Stage) -> None:
+    alice = proving.client()
     alice.says(builders.parse(b"s", b"discard all"), builders.describe_statement(b"s"), builders.SYNC)
-    play.server().answers(PARSED + builders.parameter_description(()) + builders.NO_DATA + IDLE)
+    proving.server().answers(PARSED + builders.parameter_description(()) + builders.NO_DATA + IDLE)
     alice.hears()
     alice.says(run(b"s"), builders.SYNC)
     assert not sqlstate(alice.hears())
@@ -619,7 +619,51 @@ def test_L1_a_bind_behind_a_parse_that_the_server_skipped_finds_no_others_statem
     alice.hears()
     alice.says(run(), builders.SYNC)
     assert tags(play.server().takes()) != "BES", "the server's unnamed statement is bob's"
-    assert sqlstate(alice.hears()) == "26000"
+
+
+def test_an_error_behind_its_parse_leaves_the_unnamed_statement(play: Stage) -> None:
+    alice = play.client()
+    alice.says(once(b"execute p"), builders.SYNC)
+    play.server().takes()
+    for answer in (PARSED, BOUND, server_error("26000"), IDLE):
+        play.server().answers(answer)
+    alice.hears()
+    tells(play.server())
+    play.server().answers(ONE_ROW + IDLE + done("DISCARD ALL"))
+    play.server().takes()
+    alice.says(run(), builders.SYNC)
+    assert tags(play.server().takes()).endswith("BES")
+    assert not alice.hears()
+
+
+def test_a_prepare_that_the_server_skipped_is_not_known_to_the_link(play: Stage) -> None:
+    alice, bob = play.client(), play.client()
+    asks(play, bob, "prepare p as select 1")
+    play.server().link.forget_statements()
+    alice.says(once(b"select 1/0"), once(b"prepare p as select 1"), builders.SYNC)
+    play.server().answers(PARSED + BOUND + server_error() + IDLE)
+    play.server().takes()
+    bob.asks("execute p")
+    assert queries(play) == [b"prepare p as select 1", b"execute p"]
+
+
+def test_a_query_behind_one_that_the_proxy_refuses_is_answered(play: Stage) -> None:
+    alice = play.client()
+    alice.says(*(builders.query(text) for text in (b"begin", b"deallocate nope", b"select 1")))
+    play.server().answers(done("BEGIN", IN_TRANSACTION))
+    play.server().answers(server_error("42601") + FAILED)
+    assert queries(play)[-1] == b"select 1", "it was taken for a part of the one before"
+
+
+def test_in_an_aborted_transaction_a_parse_of_a_name_that_is_taken_is_aborted_too(play: Stage) -> None:
+    alice = play.client()
+    learns(play, alice, b"s", b"select 1")
+    asks(play, alice, "begin", IN_TRANSACTION)
+    asks(play, alice, "select 1/0", FAILED, server_error())
+    alice.hears()
+    alice.says(builders.parse(b"s", b"select 1"), builders.SYNC)
+    play.server().answers(server_error("25P02") + FAILED)
+    assert sqlstate(alice.hears()) == "25P02"
 
 
 def test_a_statement_that_failed_with_0A000_is_learned_again_in_a_transaction(play: Stage) -> None:

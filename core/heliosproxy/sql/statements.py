@@ -118,6 +118,8 @@ def _set(tree: Tree, body: Tree) -> Single:
         return Single(kind, setting=setting)
     if setting.action == "set":
         return Single(kind, setting=setting, pins=(f"{SETS}{setting.name}",))
+    if "." in setting.name:  # a server goes on knowing a custom one, as empty
+        return Single(kind, setting=setting)
     released = f"{SETS}{setting.name}" if setting.name else SETS
     return Single(kind, setting=setting, releases=(released,))
 

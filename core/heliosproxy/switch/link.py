@@ -314,7 +314,8 @@ class Link:
         if unit.session is None:
             unit.problem, unit.problem_response = fields.get("M", ""), message
             return b""
-        if unit.complete and unit.expected and unit.expected[0].ends is not READY and not unit.ends_with_sync:
+        waits = unit.complete and not unit.simple and not unit.ends_with_sync
+        if waits and unit.expected and unit.expected[0].ends is not READY:
             unit.let_go()
             unit.session.reopen(unit)
         if unit.sqlstate in REFUSALS and self._may_run_on_the_primary(unit, unit.session):

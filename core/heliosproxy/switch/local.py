@@ -88,8 +88,8 @@ def no_transactions(severity: Literal["ERROR", "FATAL"] = "ERROR") -> bytes:
 
 def changed_result() -> bytes:
     """PostgreSQL's error for a prepared statement whose rows are no longer of the type that its client knows."""
-    source = ("plancache.c", "718", "RevalidateCachedQuery")  # by which drivers know it, and prepare it again
-    return error_response("ERROR", "0A000", "cached plan must not change result type", source=source)
+    routine = "RevalidateCachedQuery"  # by which drivers know it, and prepare it again
+    return error_response("ERROR", "0A000", "cached plan must not change result type", routine=routine)
 
 
 def simple(session: Session, flow: Flow) -> bytes:

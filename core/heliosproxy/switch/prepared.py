@@ -30,8 +30,19 @@ class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
     __slots__ = (
-        "changed", "described", "named_under", "own_types", "private", "salt", "sent", "server_name", "shape", "sql",
-        "text", "types",
+        "changed",
+        "described",
+        "named_under",
+        "own_types",
+        "parameters",
+        "private",
+        "salt",
+        "sent",
+        "server_name",
+        "shape",
+        "sql",
+        "text",
+        "types",
     )  # fmt: skip
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
@@ -52,6 +63,8 @@ class Prepared:
         """The PREPARE that prepared it; then its name on links is its client's. Empty: it was a Parse message."""
         self.described = b""
         """The type of its rows as its client was told; empty if it never was."""
+        self.parameters = b""
+        """The ParameterDescription that a server has sent for it, where it was examined."""
         self.changed = False
         """Its rows are of another type by now: until its client prepares it again, it is refused."""
         self.salt = 0
@@ -65,17 +78,26 @@ class Prepared:
         self.described = row_type(message)
 
 
+def first_message(messages: bytes, kinds: bytes) -> bytes:
+    """The first message of one of these kinds in a stream of messages; empty if there is none."""
+    position = 0
+    while position < len(messages):
+        stop = position + 1 + int.from_bytes(messages[position + 1 : position + 5], "big")
+        if messages[position] in kinds:
+            return messages[position:stop]
+        position = stop
+    return b""
+
+
 def row_type(messages: bytes) -> bytes:
     """What the first RowDescription or NoData in a stream of messages says of names and types, whatever the formats."""
-    position = 0
-    while messages[position] not in b"Tn":
-        position += 1 + int.from_bytes(messages[position + 1 : position + 5], "big")
-    if messages[position] == ord("n"):
-        return b"n"
-    position, parts = position + 7, [messages[position + 5 : position + 7]]
+    message = first_message(messages, b"Tn")
+    if message[:1] != b"T":
+        return message[:1]
+    position, parts = 7, [message[5:7]]
     for _ in range(int.from_bytes(parts[0], "big")):
-        name = messages.index(0, position)
-        parts += (messages[position : name + 1], messages[name + 7 : name + 17])
+        name = message.index(0, position)
+        parts += (message[position : name + 1], message[name + 7 : name + 17])
         position = name + 19
     return b"".join(parts)
 

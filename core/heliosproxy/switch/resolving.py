@@ -112,6 +112,8 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     before = session.prepared.get(name)
     if not name:
         session.prepared.pop(b"", None)  # as in PostgreSQL, also if the new one is refused
+    elif before is not None and session.status == loss.FAILED:
+        return Step(PARSE, message, error=loss.aborted())
     elif before is not None:
         return _failed(message, "42P05", f'prepared statement "{_shown(name)}" already exists')
     prepared = Prepared(text, types, planner.shape(session, text))
@@ -290,6 +292,12 @@ def _shown(name: bytes) -> str:
     return name.decode("utf-8", "replace")
 
 
+def _flush(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
+    if len(message) > len(builders.SYNC):
+        raise ProtocolError("invalid message format")
+    return Step(FLUSH, message)
+
+
 def _query(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
     text = builders.only_string(message, 5)
     flow = planner.flow(session, text, planner.shape(session, text))
@@ -311,4 +319,5 @@ _RESOLVERS = {
     DESCRIBE: _describe,
     EXECUTE: _execute,
     CLOSE: _close,
+    FLUSH: _flush,
 }

@@ -35,6 +35,7 @@ _IN_COPY = _COPY | {SYNC, FLUSH}
 MOST = 0x3FFFFFFE
 """The longest message that PostgreSQL takes at all."""
 Mode: TypeAlias = Literal["session", "transaction", "statement"]
+HEADER_SIZE = 5
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
 
@@ -241,7 +242,7 @@ class Session:
         if unit is not None and unit.in_copy and tag in (SYNC, FLUSH):
             return
         if unit is None or unit.complete:
-            if tag == FLUSH:
+            if tag == FLUSH and len(message) == HEADER_SIZE:
                 return  # nothing is due
             unit = Unit(self, simple=False)
             self.units.append(unit)

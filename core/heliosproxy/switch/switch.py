@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("heliosproxy.switch")
 
+PATIENCE = 0.1
+"""Seconds after which messages of the extended protocol are sent although neither Flush nor Sync has come."""
 MOST_ATTEMPTS = 3
 """Links that may die under a statement before it was sent to one."""
 
@@ -57,6 +59,8 @@ class Switch:
         """What `[pool]` and `[[pools]]` say of a database and a user: mode, sizes, time-outs."""
         self.links = Links(self.policies, cluster, port, self)
         self._keys: dict[tuple[int, bytes], Session] = {}
+        self._unfinished: dict[int, float] = {}
+        """Sessions whose last unit has no end yet, by id, with the time since when."""
         self._homeless: dict[int, float] = {}
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
         limit = config.pool.prepared_statements
@@ -82,6 +86,8 @@ class Switch:
         except ProtocolError as error:
             session.closing, session.last_words = True, error.response("FATAL")
         self.advance(session)
+        if session.units and not session.units[-1].complete and not session.units[-1].held:
+            self._unfinished.setdefault(session.id, monotonic())
 
     def client_gone(self, session: Session) -> None:
         """A client closed its connection without a word, or with one that is still in the queue."""
@@ -502,6 +508,11 @@ class Switch:
         """Look after those who wait and those who idle; called several times a second."""
         for identity in list(self._homeless):
             self._look_again(self.sessions[identity], now)
+        for identity in [one for one, since in self._unfinished.items() if now - since > PATIENCE]:
+            del self._unfinished[identity]
+            if (session := self.sessions.get(identity)) is not None and session.units:
+                session.units[-1].held = True  # an error in it is to be told, as PostgreSQL tells it, at once
+                self.advance(session)
         self.links.tick(now)
         self.ledger.observers.flush()
 

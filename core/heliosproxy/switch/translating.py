@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, sql_prepared
 from heliosproxy.switch.loss import FAILED
-from heliosproxy.switch.prepared import Prepared, StatementNames, row_type
+from heliosproxy.switch.prepared import Prepared, StatementNames, first_message, row_type
 from heliosproxy.switch.resolving import (
     BIND,
     CLOSE,
@@ -107,6 +107,7 @@ class Translator:
             replies.append(reply)
             if not reply.sqlstate:
                 prepared.changed = bool(prepared.described) and row_type(reply.reply) != prepared.described
+                prepared.parameters = first_message(reply.reply, b"t")
                 link.prepared[prepared.server_name] = prepared
 
         def compared(reply: Unit) -> None:
@@ -136,7 +137,8 @@ class Translator:
         for need in sql_prepared.needs(session, link, wanted, self._limit) if wanted else ():
             self._teach(unit, session, link, need)
         if step.prepared is not None and step.prepared.changed and step.tag in (BIND, DESCRIBE):
-            self._fail(unit, link, local.changed_result())
+            before = step.prepared.parameters if step.tag == DESCRIBE else b""
+            self._fail(unit, link, before + local.changed_result())
             return
         if step.tag == PARSE:
             self._parse(unit, session, link, step)

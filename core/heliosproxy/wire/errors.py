@@ -52,16 +52,16 @@ def error_response(
     detail: str | None = None,
     hint: str | None = None,
     position: int | None = None,
-    source: tuple[str, str, str] | None = None,
+    routine: str | None = None,
 ) -> bytes:
-    """A whole ErrorResponse message. `position` counts characters of the query from 1; `source` is the file, line and
-    routine of the server's that some clients know an error by.
+    """A whole ErrorResponse message. `position` counts characters of the query from 1; `routine` is the one of the
+    server's that some clients know an error by.
 
     Any text is accepted: an error must never fail to be told, so NULs are left out and what cannot be encoded is
     replaced.
     """
     fields = _fields(severity, sqlstate, message, detail, hint, position)
-    return _report(ord("E"), fields | dict(zip("FLR", source or (), strict=False)))
+    return _report(ord("E"), fields if routine is None else fields | {"R": routine})
 
 
 def notice_response(

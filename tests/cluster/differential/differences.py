@@ -187,6 +187,17 @@ APART: tuple[Apart, ...] = (
         ),
     ),
     Apart(
+        "Messages without a Sync or Flush behind them, and then the end: PostgreSQL runs them, says what is wrong with"
+        " them, and hangs up; the proxy only hangs up",
+        "A statement is sent to a server once it is known to be whole. What has no Sync is never committed.",
+        (
+            "cancels: a goodbye behind an error",
+            "framing: an unknown type in a unit",
+            "framing: an unknown type after an error",
+        ),
+        ("transaction", "session", "statement"),
+    ),
+    Apart(
         "`pg_prepared_statements` shows the statements of the link, under the link's names",
         "Prepared statements are the client's; a link has those that its clients have needed there.",
         ("state: what is prepared, as the server shows it",),

@@ -35,6 +35,7 @@ class Flow:
         "proof",
         "qualified",
         "qualified_version",
+        "quiet",
         "read_only",
         "seconds",
         "sets",
@@ -52,6 +53,10 @@ class Flow:
         self.dirt = _DIRT[proof.leaves]
         self.matters = any(map(_matters, facts.parts or (facts,)))
         """Whether its execution changes what the proxy keeps of a session, or of its transaction."""
+        self.quiet = not (
+            self.dirt or self.matters or facts.pins or facts.ddl or facts.unpins or verdict.pool == "session"
+        )
+        """Whether nothing at all need be noted of it when it is sent."""
         self.answered = _answered(facts, verdict)
         """How the proxy itself answers: reject, rows, deallocate, or what SET, RESET or SHOW of its own settings does;
         empty: a server answers."""

@@ -10,7 +10,6 @@ from heliosproxy.switch import local
 from heliosproxy.switch.flows import Decision, Flow
 from heliosproxy.switch.loss import IDLE, flows_of
 from heliosproxy.switch.observers import Observers
-from heliosproxy.switch.prepared import OUR_NAMES
 from heliosproxy.switch.settings import may_mean
 from heliosproxy.switch.sql_prepared import identity
 from heliosproxy.wire.errors import notice_response
@@ -38,7 +37,8 @@ class Ledger:
         """Before it is sent: what it may leave on the link (L1), and whether the session must keep that."""
         unit.dirt_before = link.dirt
         for flow in flows_of(unit)[unit.marked :]:
-            self._mark_flow(session, link, flow)
+            if not flow.quiet:
+                self._mark_flow(session, link, flow)
         unit.marked = len(unit.flows)
         for executed in (unit.flow,) if unit.simple else unit.executed:
             if executed is not None and executed.matters:
@@ -90,6 +90,8 @@ class Ledger:
         Several statements with transactions among them may have committed some and rolled back others: then nothing
         that may still be is taken for over (L1, O2).
         """
+        if not (unit.executed or unit.late or (unit.simple and unit.flow is not None and unit.flow.matters)):
+            return
         flows = [flow for flow in ((unit.flow,) if unit.simple else unit.executed) if flow is not None and flow.matters]
         parts = [facts for flow in flows for facts in flow.facts.parts or (flow.facts,)]
         mixed = len(parts) > 1 and any(part.transaction_control for part in parts)
@@ -205,8 +207,7 @@ def _release(session: Session, link: Link, facts: Facts, held: frozenset[str], *
     if facts.kind == "deallocate" and facts.name:
         session.prepared.pop(facts.name.encode(), None)
         link.declared.pop(facts.name.encode(), None)
-        if facts.name.startswith(OUR_NAMES):
-            link.forget_statements()
+        link.prepared.pop(facts.name.encode(), None)
     elif facts.unpins or facts.kind == "deallocate":
         session.prepared.clear()
         link.forget_statements()

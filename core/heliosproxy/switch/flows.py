@@ -11,6 +11,7 @@ from helios_sdk.contract import PRIMARY, Hint, Route
 from heliosproxy.cluster.proof import Proof
 from heliosproxy.cluster.select import Qualified
 from heliosproxy.flow.verdict import Verdict
+from heliosproxy.sql.effects import Transaction
 from heliosproxy.sql.facts import Facts
 from heliosproxy.sql.shape import printable, query_hash
 
@@ -31,6 +32,7 @@ class Flow:
         "expires",
         "facts",
         "hints",
+        "keeps_books",
         "matters",
         "proof",
         "qualified",
@@ -53,10 +55,11 @@ class Flow:
         self.dirt = _DIRT[proof.leaves]
         self.matters = any(map(_matters, facts.parts or (facts,)))
         """Whether its execution changes what the proxy keeps of a session, or of its transaction."""
-        self.quiet = not (
-            self.dirt or self.matters or facts.pins or facts.ddl or facts.unpins or verdict.pool == "session"
-        )
+        leaves = self.dirt or facts.pins or facts.ddl or facts.unpins or verdict.pool == "session"
+        self.quiet = not leaves and not any(part.setting for part in facts.parts or (facts,))
         """Whether nothing at all need be noted of it when it is sent."""
+        self.keeps_books = self.matters and facts.transaction not in _PLAIN
+        """Whether something is to be noted when it has ended, where it is the whole of a unit."""
         self.answered = _answered(facts, verdict)
         """How the proxy itself answers: reject, rows, deallocate, or what SET, RESET or SHOW of its own settings does;
         empty: a server answers."""
@@ -80,6 +83,9 @@ class Flow:
         if not self.read_only:
             return PRIMARY_ONLY
         return self.verdict.routes or PRIMARY_ONLY
+
+
+_PLAIN = frozenset((Transaction("begin"), Transaction("commit"), Transaction("rollback")))
 
 
 def _matters(facts: Facts) -> bool:

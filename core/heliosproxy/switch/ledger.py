@@ -41,7 +41,7 @@ class Ledger:
                 self._mark_flow(session, link, flow)
         unit.marked = len(unit.flows)
         for executed in (unit.flow,) if unit.simple else unit.executed:
-            if executed is not None and executed.matters:
+            if executed is not None and not executed.quiet:
                 _mark_resets(session, unit, link, executed)
 
     def _mark_flow(self, session: Session, link: Link, flow: Flow) -> None:
@@ -90,7 +90,7 @@ class Ledger:
         Several statements with transactions among them may have committed some and rolled back others: then nothing
         that may still be is taken for over (L1, O2).
         """
-        if not (unit.executed or unit.late or (unit.simple and unit.flow is not None and unit.flow.matters)):
+        if not (unit.executed or unit.late or (unit.simple and unit.flow is not None and unit.flow.keeps_books)):
             return
         flows = [flow for flow in ((unit.flow,) if unit.simple else unit.executed) if flow is not None and flow.matters]
         parts = [facts for flow in flows for facts in flow.facts.parts or (flow.facts,)]

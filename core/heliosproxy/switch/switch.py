@@ -265,15 +265,18 @@ class Switch:
 
         def done(prepared: Prepared, reply: Unit, wrong: bool) -> None:
             left.discard(prepared)
-            if session.status != IDLE:  # then nothing behind it in the transaction runs
-                unit.stand_in = unit.stand_in or reply.problem_response
             if wrong:
                 self.links.close(link, "its settings are not known")
-            elif reply.sqlstate == "57014" and session.status == IDLE and link.session is session:
+                return
+            if link.session is not session or not session.units or session.units[0] is not unit:
+                return  # it has failed meanwhile, or its client is gone
+            if session.status != IDLE:  # then nothing behind it in the transaction runs
+                unit.stand_in = unit.stand_in or reply.problem_response
+            if reply.sqlstate == "57014" and session.status == IDLE:
                 self._fail(session, reply.problem_response)
                 self.links.handover.settle(session, link)
                 self.advance(session)
-            elif not left and link.session is session and session.units and session.units[0] is unit:
+            elif not left:
                 self._go(session, unit, link, examined=True)
 
         for prepared in statements:

@@ -82,18 +82,25 @@ class Translator:
     def unsure(self, unit: Unit, session: Session, link: Link) -> list[Prepared]:
         """Named statements that the link must learn, and that cannot simply be sent ahead: whose rows the client knows,
         since those may have changed, or whose literals would read differently under the settings of now."""
-        fresh = {step.prepared for step in unit.steps if step.tag == PARSE}
         found: list[Prepared] = []
-        for step in unit.steps if session.status != FAILED else ():
+        fresh: set[Prepared] = set()
+        for step in unit.steps:
             prepared = step.prepared
-            if prepared is None or not step.name or prepared in fresh or prepared in found or not step.flow:
+            if prepared is None or not step.name or prepared.server_name in link.prepared:
                 continue
-            self._name(session, step, step.flow)
-            if prepared.server_name in link.prepared or prepared.sql or prepared.named_under is None:
-                continue
-            if prepared.described or prepared.named_under.reading != session.settings.reading:
+            if step.tag == PARSE:
+                fresh.add(prepared)
+            elif prepared not in fresh and prepared not in found and self._is_unsure(session, link, step, prepared):
                 found.append(prepared)
         return found
+
+    def _is_unsure(self, session: Session, link: Link, step: Step, prepared: Prepared) -> bool:
+        if step.flow is None or prepared.sql or session.status == FAILED:
+            return False
+        self._name(session, step, step.flow)
+        if prepared.server_name in link.prepared or prepared.named_under is None:
+            return False
+        return bool(prepared.described) or prepared.named_under.reading != session.settings.reading
 
     def examine(self, link: Link, prepared: Prepared, done: Callable[[Unit, bool], None]) -> None:
         """Prepare the statement on the link, under the settings under which its client has parsed it, and see whether

@@ -68,6 +68,8 @@ class Link:
         self.outgoing: list[bytes] = []
         self.prepared: OrderedDict[bytes, Prepared] = OrderedDict()
         """Server-side named statements, by name; least recently used first."""
+        self.most_statements = 500
+        """Named statements that it keeps, and as many under clients' own names; its pool says."""
         self.declared: OrderedDict[bytes, object] = OrderedDict()
         """Server-side statements under names that clients gave them by SQL, with what tells them apart."""
         self.unnamed: object = None

@@ -174,6 +174,7 @@ class Pool:
         self.opening -= 1
         self.opened += 1
         self.links[link] = expires
+        link.most_statements = self.policy.prepared_statements
         link.pool = self
         self.retry.succeeded()
 

@@ -71,9 +71,9 @@ def _name_statements(unit: Unit, session: Session, planner: Planner, flow: Flow,
             session.keep_link(PREPARES)
 
 
-def translate(unit: Unit, session: Session, link: Link, planner: Planner, limit: int) -> None:
+def translate(unit: Unit, session: Session, link: Link, planner: Planner) -> None:
     """Write the unit, or the COPY data that was added to one that is under way, into its `body`. What the link must
-    know first is sent ahead; at most `limit` statements are kept there."""
+    know first is sent ahead."""
     if unit.link is not None:
         unit.body += unit.messages
         unit.let_go()
@@ -84,7 +84,7 @@ def translate(unit: Unit, session: Session, link: Link, planner: Planner, limit:
         wanted = unit.wants
         if unit.wants_all or (link.declared and any(flow.dirt > 1 for flow in flows_of(unit))):
             wanted += sql_prepared.wants_all(session, link, own=unit.wants_all)
-        for need in sql_prepared.needs(session, link, wanted, limit) if wanted else ():
+        for need in sql_prepared.needs(session, link, wanted) if wanted else ():
             _teach(unit, session, link, need)
         unit.body.append(_sent(unit.messages[0], unit, planner))
 

@@ -117,9 +117,9 @@ def may_name(facts: Facts, text: bytes) -> bool:
     return facts.kind in ("unknown", "do") and _WORDS.search(text) is not None
 
 
-def needs(session: Session, link: Link, wanted: Wants, limit: int) -> Iterator[Need]:
+def needs(session: Session, link: Link, wanted: Wants) -> Iterator[Need]:
     """What the link must do so that names mean what is wanted. `link.declared` is as if it had been done; at most
-    `limit` statements are kept there, or as many as are wanted at once.
+    `most_statements` are kept there, or as many as are wanted at once.
 
     In an aborted transaction nothing can be learned, but forgotten.
     """
@@ -138,6 +138,6 @@ def needs(session: Session, link: Link, wanted: Wants, limit: int) -> Iterator[N
             yield Need(name, there is not None, statement)
     kept = {name for name, _ in wanted}
     others = [name for name in link.declared if name not in kept]
-    for name in others[: max(0, len(others) + len(kept) - limit)]:
+    for name in others[: max(0, len(others) + len(kept) - link.most_statements)]:
         del link.declared[name]
         yield Need(name, True, None)

@@ -63,8 +63,7 @@ class Switch:
         """Sessions whose last unit has no end yet, by id, with the time since when."""
         self._homeless: dict[int, float] = {}
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
-        limit = config.pool.prepared_statements
-        self._translator = Translator(StatementNames(100 * limit), planner, limit)
+        self._translator = Translator(StatementNames(100 * config.pool.prepared_statements), planner)
 
     # --- clients --------------------------------------------------------------------------------------------------
 
@@ -231,7 +230,7 @@ class Switch:
         lead = b""
         first = unit.link is None
         if unit.simple:
-            simple.translate(unit, session, link, self.planner, self.config.pool.prepared_statements)
+            simple.translate(unit, session, link, self.planner)
         else:
             if not first:
                 resolve(unit, session, self.planner)

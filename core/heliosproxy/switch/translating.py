@@ -51,12 +51,11 @@ OWN = b"helios:"
 
 
 class Translator:
-    """Writes steps for links. One for the whole switch; `limit` is the statements kept on a link."""
+    """Writes steps for links. One for the whole switch."""
 
-    def __init__(self, names: StatementNames, planner: Planner, limit: int) -> None:
+    def __init__(self, names: StatementNames, planner: Planner) -> None:
         self._names = names
         self._planner = planner
-        self._limit = limit
 
     def translate(self, unit: Unit, session: Session, link: Link | None) -> None:
         """Write the unit's resolved steps into its `body` and `expected`; without a link, if no server is needed."""
@@ -129,7 +128,7 @@ class Translator:
             link.run(change(now, then), lambda reply: wrong.append(reply) if reply.sqlstate else None)
         while link.stale:
             link.run_messages(builders.close_statement(link.stale.pop()))
-        while len(link.prepared) >= self._limit:
+        while len(link.prepared) >= link.most_statements:
             link.run_messages(builders.close_statement(link.prepared.popitem(last=False)[0]))
         parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
         describe = builders.describe_statement(prepared.server_name)
@@ -141,7 +140,7 @@ class Translator:
         wanted = step.wants
         if step.wants_all or (link.declared and step.flow is not None and step.flow.dirt > 1):
             wanted += sql_prepared.wants_all(session, link, own=step.wants_all)
-        for need in sql_prepared.needs(session, link, wanted, self._limit) if wanted else ():
+        for need in sql_prepared.needs(session, link, wanted) if wanted else ():
             self._teach(unit, session, link, need)
         if step.prepared is not None and step.prepared.changed and step.tag in (BIND, DESCRIBE):
             before = step.prepared.parameters if step.tag == DESCRIBE else b""
@@ -236,7 +235,7 @@ class Translator:
         name = prepared.server_name
         while link.stale:
             self._close(unit, link, link.stale.pop(), None)
-        if len(link.prepared) >= self._limit:
+        if len(link.prepared) >= link.most_statements:
             self._close(unit, link, *link.prepared.popitem(last=False))
         link.prepared[name] = prepared
         unit.body.append(builders.join_two(PARSE, name, prepared.sent, prepared.types))

@@ -30,19 +30,8 @@ class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
     __slots__ = (
-        "changed",
-        "described",
-        "named_under",
-        "own_types",
-        "parameters",
-        "private",
-        "salt",
-        "sent",
-        "server_name",
-        "shape",
-        "sql",
-        "text",
-        "types",
+        "changed", "described", "named_under", "own_types", "parameters", "private", "rewritten", "salt", "sent",
+        "server_name", "shape", "sql", "text", "types",
     )  # fmt: skip
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
@@ -65,6 +54,8 @@ class Prepared:
         """The type of its rows as its client was told; empty if it never was."""
         self.parameters = b""
         """The ParameterDescription that a server has sent for it, where it was examined."""
+        self.rewritten = False
+        """What nodes are given was decided by a plugin, which may decide otherwise the next time."""
         self.changed = False
         """Its rows are of another type by now: until its client prepares it again, it is refused."""
         self.salt = 0

@@ -31,7 +31,6 @@ LONGEST_SHORT = 10_000
 _EXTENDED = frozenset(b"PBDECHS")
 IDLE = ord("I")
 _COPY = frozenset(b"dcf")
-_IN_COPY = _COPY | {SYNC, FLUSH}
 MOST = 0x3FFFFFFE
 """The longest message that PostgreSQL takes at all."""
 Mode: TypeAlias = Literal["session", "transaction", "statement"]
@@ -200,14 +199,14 @@ class Session:
     def _message(self, tag: int, message: bytes) -> None:
         if self.closing:
             return
-        if self.units and self.units[-1].in_copy and tag not in _IN_COPY:
-            self._break_copy(message)
-        elif tag in (QUERY, FUNCTION_CALL):
+        if tag in (QUERY, FUNCTION_CALL):
             self._simple(message)
         elif tag in _EXTENDED:
             self._extended(tag, message)
         elif tag in _COPY:
             self._copy(tag, message)
+        elif self.units and self.units[-1].in_copy:
+            self._break_copy(message)
         elif tag == TERMINATE:
             self.closing = True
         else:
@@ -229,6 +228,9 @@ class Session:
 
     def _simple(self, message: bytes) -> None:
         unit = self.units[-1] if self.units else None
+        if unit is not None and unit.in_copy:
+            self._break_copy(message)
+            return
         if unit is None or unit.complete:
             unit = Unit(self, simple=True)
             self.units.append(unit)
@@ -239,7 +241,9 @@ class Session:
 
     def _extended(self, tag: int, message: bytes) -> None:
         unit = self.units[-1] if self.units else None
-        if unit is not None and unit.in_copy and tag in (SYNC, FLUSH):
+        if unit is not None and unit.in_copy:
+            if tag not in (SYNC, FLUSH):
+                self._break_copy(message)
             return
         if unit is None or unit.complete:
             if tag == FLUSH and len(message) == HEADER_SIZE:

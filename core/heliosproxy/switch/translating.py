@@ -59,7 +59,9 @@ class Translator:
 
     def translate(self, unit: Unit, session: Session, link: Link | None) -> None:
         """Write the unit's resolved steps into its `body` and `expected`; without a link, if no server is needed."""
-        plain = unit.restartable and unit.complete and _plain(unit.steps, link)
+        if link is not None and unit.restartable and unit.complete and _plain(unit.steps, link):
+            self._write_plainly(unit, session, link)
+            return
         for step in unit.steps:
             if step.error:
                 self._fail(unit, link, step.error)
@@ -71,8 +73,23 @@ class Translator:
                 self._write(unit, session, link, step)
             elif step.tag == CLOSE:
                 unit.expect(Expect(NEVER, builders.CLOSE_COMPLETE, undo=step.undo))
-        if plain:
-            unit.expected = None
+
+    def _write_plainly(self, unit: Unit, session: Session, link: Link) -> None:
+        """Every reply is the client's, as it comes: nothing is expected."""
+        for step in unit.steps:
+            prepared = step.prepared
+            if prepared is None or step.tag == EXECUTE:
+                unit.body.append(step.message)
+            elif step.name:
+                link.prepared.move_to_end(prepared.server_name)
+                unit.names[prepared.server_name] = step.name
+                unit.body.append(_renamed_bind(step) if step.tag == BIND else _renamed_describe(step))
+            elif step.tag == PARSE and step.flow is not None:
+                self._name(session, step, step.flow)
+                link.unnamed = prepared
+                unit.body.append(builders.join_two(PARSE, b"", prepared.sent, prepared.types))
+            else:
+                unit.body.append(step.message)
 
     def _pass(self, unit: Unit, step: Step, ends: frozenset[int]) -> None:
         unit.body.append(step.message)
@@ -205,6 +222,7 @@ class Translator:
                 meaning = (session.client.database, session.settings.meaning, session.salt, generation)
                 prepared.server_name = self._names.name(sent, prepared.types, meaning)
             prepared.sent, prepared.named_under = sent, session.settings
+            prepared.rewritten = flow.verdict.rewrite is not None
 
     def _know(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
         """Make sure that the link knows the statement."""
@@ -339,9 +357,9 @@ class Translator:
             unit.expect(Expect(PARSE_COMPLETE, error=error))
 
 
-def _plain(steps: list[Step], link: Link | None) -> bool:
+def _plain(steps: list[Step], link: Link) -> bool:
     """Whether the replies are passed on as they are: nothing need be expected."""
-    if link is None or link.stale:
+    if link.stale:
         return False
     unnamed = link.unnamed
     for at, step in enumerate(steps):
@@ -351,7 +369,7 @@ def _plain(steps: list[Step], link: Link | None) -> bool:
             return False
         if link.declared and step.flow is not None and step.flow.dirt > 1:
             return False
-        if step.prepared is not None and step.prepared.changed:
+        if step.prepared is not None and (step.prepared.changed or step.prepared.rewritten):
             return False
         if step.tag in (QUERY, FUNCTION_CALL) or step.error or (step.flow is not None and step.flow.answered):
             return False
@@ -365,7 +383,7 @@ def _plain(steps: list[Step], link: Link | None) -> bool:
                 unnamed = step.prepared
             elif unnamed is not step.prepared:
                 return False
-        elif step.tag == PARSE or step.prepared.server_name not in link.prepared:
+        elif step.tag == PARSE or step.prepared.server_name not in link.prepared or (step.flow is not None and step.flow.verdict.rewrite is not None):
             return False
     return True
 

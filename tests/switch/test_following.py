@@ -195,6 +195,26 @@ def test_reset_all_leaves_the_role_alone(play: Stage) -> None:
     assert b"friend" not in sent
 
 
+def test_a_role_that_was_given_up_does_not_come_back_with_a_statement_that_is_learned(play: Stage) -> None:
+    """Its link still believes in the role: nobody has asked since."""
+    alice = play.client()
+    alice.says(builders.parse(b"s", b"select '1.2.2024'::date"), builders.describe_statement(b"s"), builders.SYNC)
+    described = builders.PARSE_COMPLETE + builders.parameter_description(()) + builders.row_description_text(["date"])
+    play.server().answers(described + IDLE)
+    play.server().link.settings = play.server().link.settings.with_values({"role": "limited"})
+    alice.session.settings = alice.session.settings.with_values({"role": "limited"})
+    for text in ("listen a", "set role none", "set datestyle to german"):
+        alice.asks(text)
+        german = builders.parameter_status("DateStyle", "German, DMY") if "german" in text else b""
+        play.server().answers(builders.command_complete("DONE") + german + IDLE)
+    play.server().link.forget_statements()
+    play.server().takes()
+    alice.says(builders.join_two(ord("B"), b"", b"s", bytes(6)), builders.execute(), builders.SYNC)
+    sent = play.server().takes()
+    assert b"DateStyle" in sent
+    assert b"role" not in sent.lower()
+
+
 # --- pins ---
 
 

@@ -137,6 +137,16 @@ def change(current: Settings, wanted: Settings) -> str:
     return "".join(resets) + assignment(changes)
 
 
+def reading_changes(current: Settings, wanted: Settings) -> tuple[str, str]:
+    """SQL after which literals read as under the wanted settings, and SQL that takes that back; both empty if they do.
+
+    Nothing but these is touched: what a server does not report, a role above all, may be another by now than is known.
+    """
+    have = current.reading
+    changes = [(name, value) for name, value in wanted.reading.items() if have.get(name) != value]
+    return assignment(changes), assignment([(name, have[name]) for name, _ in changes if name in have])
+
+
 def assignment(values: Sequence[tuple[str, str]]) -> str:
     """SQL that sets these, the role last; empty if there are none."""
     ordered = sorted(values, key=lambda item: item[0] == "role")

@@ -8,7 +8,7 @@ from heliosproxy.sql.statements import PREPARES
 from heliosproxy.switch import local, sql_prepared
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.session import FUNCTION_CALL
-from heliosproxy.switch.settings import change
+from heliosproxy.switch.settings import reading_changes
 from heliosproxy.switch.sql_prepared import Need
 from heliosproxy.switch.unit import EXECUTED, Expect, Unit
 from heliosproxy.wire import builders
@@ -93,8 +93,7 @@ def _teach(unit: Unit, session: Session, link: Link, need: Need) -> None:
     """Make the link forget or learn a statement ahead of the unit, under the settings under which it was prepared."""
     name, prepared = need.name, need.prepared
     then = prepared.named_under if prepared is not None else None
-    now = session.settings
-    changes = then is not None and then.reading != now.reading
+    before, after = reading_changes(session.settings, then) if then is not None else ("", "")
 
     def learned(done: Unit) -> None:
         if done.sqlstate:
@@ -108,15 +107,15 @@ def _teach(unit: Unit, session: Session, link: Link, need: Need) -> None:
 
     if need.forget:
         link.run_messages(builders.close_statement(name))
-    if then is not None and changes:
-        link.run(change(now, now.with_values(then.reading)), changed)
+    if before:
+        link.run(before, changed)
     if prepared is not None and prepared.sql:
         link.run(prepared.sql.decode("utf-8", "surrogateescape"), learned)
     elif prepared is not None:
         message = builders.join_two(ord("P"), name, prepared.sent or prepared.text, prepared.types)
         link.run_messages(message, on_done=learned)
-    if then is not None and changes:
-        link.run(change(now.with_values(then.reading), now), changed)
+    if before:
+        link.run(after, changed)
 
 
 def _sent(message: bytes, unit: Unit, planner: Planner) -> bytes:

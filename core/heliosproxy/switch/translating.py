@@ -24,7 +24,7 @@ from heliosproxy.switch.resolving import (
     SYNC,
     Step,
 )
-from heliosproxy.switch.settings import change
+from heliosproxy.switch.settings import reading_changes
 from heliosproxy.switch.simple import UNPARSABLE
 from heliosproxy.switch.unit import (
     BIND_COMPLETE,
@@ -123,7 +123,7 @@ class Translator:
         its rows are still those that the client knows. `done` gets the reply, and whether the link is left with the
         wrong settings."""
         assert prepared.named_under is not None
-        then, now = link.settings.with_values(prepared.named_under.reading), link.settings
+        before, after = reading_changes(link.settings, prepared.named_under)
         replies: list[Unit] = []
 
         def compare(reply: Unit) -> None:
@@ -141,17 +141,17 @@ class Translator:
             done(replies[0], bool(wrong) or bool(last.sqlstate))
 
         wrong: list[Unit] = []
-        if then != now:
-            link.run(change(now, then), lambda reply: wrong.append(reply) if reply.sqlstate else None)
+        if before:
+            link.run(before, lambda reply: wrong.append(reply) if reply.sqlstate else None)
         while link.stale:
             link.run_messages(builders.close_statement(link.stale.pop()))
         while len(link.prepared) >= link.most_statements:
             link.run_messages(builders.close_statement(link.prepared.popitem(last=False)[0]))
         parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
         describe = builders.describe_statement(prepared.server_name)
-        link.run_messages(parse, describe, on_done=compare if then != now else compared)
-        if then != now:
-            link.run(change(then, now), restored)
+        link.run_messages(parse, describe, on_done=compare if before else compared)
+        if before:
+            link.run(after, restored)
 
     def _write(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
         wanted = step.wants
@@ -383,9 +383,13 @@ def _plain(steps: list[Step], link: Link) -> bool:
                 unnamed = step.prepared
             elif unnamed is not step.prepared:
                 return False
-        elif step.tag == PARSE or step.prepared.server_name not in link.prepared or (step.flow is not None and step.flow.verdict.rewrite is not None):
+        elif step.tag == PARSE or step.prepared.server_name not in link.prepared or _is_rewritten(step.flow):
             return False
     return True
+
+
+def _is_rewritten(flow: Flow | None) -> bool:
+    return flow is not None and flow.verdict.rewrite is not None
 
 
 def _described(step: Step, flow: Flow) -> bytes:

@@ -64,6 +64,16 @@ def sqlstate(data: bytes) -> str:
     return ""
 
 
+def bind(name: bytes = b"", portal: bytes = b"") -> bytes:
+    """Bind without parameters, every column as text."""
+    return builders.join_two(ord("B"), portal, name, bytes(6))
+
+
+def run(name: bytes = b"") -> bytes:
+    """Bind and Execute."""
+    return bind(name) + builders.execute()
+
+
 class ReadsOnStandbys:
     """A plugin that routes reads to standbys, run natively."""
 

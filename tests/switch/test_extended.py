@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 
 import pytest
 
 from heliosproxy.wire import builders
-from tests.switch.stage import FAILED, IDLE, IN_TRANSACTION, Speaker, Stage, server_error, split, sqlstate, tags
+from tests.switch.stage import (
+    FAILED,
+    IDLE,
+    IN_TRANSACTION,
+    Speaker,
+    Stage,
+    bind,
+    run,
+    server_error,
+    split,
+    sqlstate,
+    tags,
+)
 
 Make = Callable[..., Stage]
 ROW = builders.data_row_text(["1"]) + builders.command_complete("SELECT 1")
 DESCRIBED = builders.row_description_text(["n"])
 PARSED, BOUND, CLOSED = builders.PARSE_COMPLETE, builders.BIND_COMPLETE, builders.CLOSE_COMPLETE
-
-
-def bind(name: bytes = b"", portal: bytes = b"") -> bytes:
-    return builders.join_two(ord("B"), portal, name, struct.pack("!HHH", 0, 0, 0))
-
-
-def run(name: bytes = b"") -> bytes:
-    """Bind and Execute."""
-    return bind(name) + builders.execute()
 
 
 def prepare(who: Speaker, name: bytes, sql: bytes = b"select 1") -> None:

@@ -36,6 +36,7 @@ from tests.switch.stage import (
     REPORTED,
     Speaker,
     Stage,
+    run,
     server_error,
     sqlstate,
     tags,
@@ -49,15 +50,6 @@ COPY_IN = b"G\0\0\0\x07\0\0\0"
 FUNCTION_CALL = b"F" + struct.pack("!IIHHH", 14, 1, 0, 0, 0)
 MALFORMED_BIND = b"B\0\0\0\x05x"
 GARBAGE = b"Q\0\0\0\1"
-
-
-def bind(name: bytes = b"") -> bytes:
-    return builders.join_two(ord("B"), b"", name, struct.pack("!HHH", 0, 0, 0))
-
-
-def run(name: bytes = b"") -> bytes:
-    """Bind and Execute."""
-    return bind(name) + builders.execute()
 
 
 def in_transaction(play: Stage, who: Speaker) -> None:

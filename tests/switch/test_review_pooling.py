@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import tracemalloc
 from collections.abc import Callable
 from sys import settrace
@@ -24,6 +23,8 @@ from tests.switch.stage import (
     Server,
     Speaker,
     Stage,
+    bind,
+    run,
     server_error,
     split,
     sqlstate,
@@ -43,15 +44,6 @@ SELECTED = PARSED + BOUND + ROW
 @pytest.fixture
 def play(stage: Make) -> Stage:
     return stage(size=1, asked=ASKED)
-
-
-def bind(name: bytes = b"", portal: bytes = b"") -> bytes:
-    return builders.join_two(ord("B"), portal, name, struct.pack("!HHH", 0, 0, 0))
-
-
-def run(name: bytes = b"") -> bytes:
-    """Bind and Execute."""
-    return bind(name) + builders.execute()
 
 
 def once(text: bytes) -> bytes:

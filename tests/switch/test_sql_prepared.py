@@ -14,6 +14,7 @@ from tests.switch.stage import (
     ONE_ROW,
     Speaker,
     Stage,
+    run,
     server_error,
     split,
     sqlstate,
@@ -39,10 +40,6 @@ def prepares(play: Stage, alice: Speaker, text: str) -> None:
 def queries(play: Stage) -> list[bytes]:
     """The texts of the simple queries that the server was sent."""
     return [message[5:-1] for message in split(play.server().takes()) if message[:1] == b"Q"]
-
-
-def bind(name: bytes) -> bytes:
-    return builders.join_two(ord("B"), b"", name, bytes(6)) + builders.execute()
 
 
 def test_a_prepare_pins_nobody(play: Stage) -> None:
@@ -192,12 +189,12 @@ def test_names_of_the_proxys_own_are_reserved(play: Stage) -> None:
 
 def test_prepare_execute_and_deallocate_in_the_extended_protocol(play: Stage) -> None:
     alice = play.client()
-    alice.says(builders.parse(b"", b"prepare p as select 1"), bind(b""), builders.SYNC)
+    alice.says(builders.parse(b"", b"prepare p as select 1"), run(b""), builders.SYNC)
     assert tags(play.server().takes()) == "PBES"
     play.server().answers(builders.PARSE_COMPLETE + builders.BIND_COMPLETE + PREPARED)
     assert alice.hears() == builders.PARSE_COMPLETE + builders.BIND_COMPLETE + PREPARED
     play.server().link.forget_statements()
-    alice.says(builders.parse(b"", b"execute p"), bind(b""), builders.SYNC)
+    alice.says(builders.parse(b"", b"execute p"), run(b""), builders.SYNC)
     sent = split(play.server().takes())
     assert [message[:1] for message in sent] == [b"P", b"B", b"E", b"C", b"C", b"P", b"B", b"E", b"S"]
     assert b"prepare p as select 1" in sent[0]
@@ -206,7 +203,7 @@ def test_prepare_execute_and_deallocate_in_the_extended_protocol(play: Stage) ->
     theirs = builders.PARSE_COMPLETE + builders.BIND_COMPLETE + ONE_ROW + IDLE
     play.server().answers(ours + theirs)
     assert alice.hears() == theirs
-    alice.says(builders.parse(b"", b"deallocate p"), bind(b""), builders.SYNC)
+    alice.says(builders.parse(b"", b"deallocate p"), run(b""), builders.SYNC)
     assert tags(alice.hears()) == "12CZ"
     assert not alice.session.prepared.get(b"p")
 
@@ -228,7 +225,7 @@ def test_a_statement_prepared_by_the_protocol_can_be_executed_by_sql(play: Stage
 def test_a_statement_prepared_by_sql_can_be_bound(play: Stage) -> None:
     alice = play.client()
     prepares(play, alice, "prepare p as select 1")
-    alice.says(bind(b"p"), builders.SYNC)
+    alice.says(run(b"p"), builders.SYNC)
     sent = play.server().takes()
     assert tags(sent) == "BES"
     assert b"\0p\0" in sent
@@ -236,7 +233,7 @@ def test_a_statement_prepared_by_sql_can_be_bound(play: Stage) -> None:
 
 def test_a_prepare_that_fails_in_the_extended_protocol_is_not_there(play: Stage) -> None:
     alice = play.client()
-    alice.says(builders.parse(b"", b"prepare p as select nonsense"), bind(b""), builders.SYNC)
+    alice.says(builders.parse(b"", b"prepare p as select nonsense"), run(b""), builders.SYNC)
     play.server().answers(builders.PARSE_COMPLETE + builders.BIND_COMPLETE + server_error("42703") + IDLE)
     assert b"p" not in alice.session.prepared
 

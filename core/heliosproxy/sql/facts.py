@@ -63,6 +63,11 @@ class Facts:
     """Of `multi`: the facts of each statement."""
 
     @property
+    def names_statements(self) -> bool:
+        """Whether it names prepared statements: PREPARE, DEALLOCATE, or what executes one."""
+        return any(part.executes or part.kind in ("prepare", "deallocate") for part in self.parts or (self,))
+
+    @property
     def opens_transaction(self) -> bool:
         """Whether it leaves a transaction block open that it has begun."""
         is_open = False

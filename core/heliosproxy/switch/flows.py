@@ -34,6 +34,7 @@ class Flow:
         "hints",
         "keeps_books",
         "matters",
+        "names_statements",
         "proof",
         "qualified",
         "qualified_version",
@@ -53,7 +54,9 @@ class Flow:
         self.hints = hints
         self.read_only = proof.read_only and not facts.pins  # a session that stays there must be able to write
         self.dirt = _DIRT[proof.leaves]
-        self.matters = any(map(_matters, facts.parts or (facts,)))
+        self.names_statements = facts.names_statements
+        """Whether it names prepared statements."""
+        self.matters = self.names_statements or any(map(_matters, facts.parts or (facts,)))
         """Whether its execution changes what the proxy keeps of a session, or of its transaction."""
         leaves = self.dirt or facts.pins or facts.ddl or facts.unpins or verdict.pool == "session"
         self.quiet = not leaves and not any(part.setting for part in facts.parts or (facts,))
@@ -89,8 +92,7 @@ _PLAIN = frozenset((Transaction("begin"), Transaction("commit"), Transaction("ro
 
 
 def _matters(facts: Facts) -> bool:
-    named = facts.kind in ("prepare", "deallocate") or bool(facts.executes)
-    return named or facts.transaction is not None or facts.setting is not None or facts.unpins or bool(facts.releases)
+    return facts.transaction is not None or facts.setting is not None or facts.unpins or bool(facts.releases)
 
 
 FlowKey = tuple[bytes, int, object]

@@ -18,6 +18,7 @@ from heliosproxy.switch.loss import IDLE
 from heliosproxy.switch.settings import Settings, answered, assignment, change, question
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire.errors import PeerError
+from heliosproxy.wire.framing import first_message
 from heliosproxy.wire.messages_backend import DataRow
 
 if TYPE_CHECKING:
@@ -116,7 +117,8 @@ class Handover:
         if done.sqlstate:
             session.keep_link("settings that could not be read")
         else:
-            values = answered(link.asked, _row(done.reply))
+            row = DataRow.decode(first_message(done.reply, b"D")[5:])
+            values = answered(link.asked, row.values)
             link.settings = link.settings.with_values(values)
             session.told(values)
             self.release(session, link)
@@ -198,12 +200,3 @@ def _taken(link: Link, wanted: Settings, done: Unit) -> None:
     else:
         unreported = {name: wanted.value(name) for name in link.asked}
         link.settings = Settings(link.settings.with_values(unreported).values, wanted.extra)
-
-
-def _row(reply: bytes) -> tuple[bytes | None, ...]:
-    """The values of the only row in an answer."""
-    position = 0
-    while reply[position] != DataRow.tag:
-        position += 1 + int.from_bytes(reply[position + 1 : position + 5], "big")
-    stop = position + 1 + int.from_bytes(reply[position + 1 : position + 5], "big")
-    return DataRow.decode(reply[position + 5 : stop]).values

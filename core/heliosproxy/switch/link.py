@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from heliosproxy.switch.settings import Settings
 from heliosproxy.switch.unit import READY, Expect, Unit
 from heliosproxy.wire import builders
+from heliosproxy.wire.buffer import frame
 from heliosproxy.wire.errors import ProtocolError, parse_fields
 
 if TYPE_CHECKING:
@@ -355,7 +356,7 @@ def _with_the_clients_names(message: bytes, names: dict[bytes, bytes]) -> bytes:
         return message
     for ours, theirs in names.items():
         message = message.replace(b'"' + ours + b'"', b'"' + theirs + b'"')
-    return message[:1] + (len(message) - 1).to_bytes(4, "big") + message[5:]
+    return frame(message[0], message[5:])
 
 
 _NOTABLE = frozenset((ERROR, NOTICE, NOTIFICATION, STATUS, COPY_IN))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -24,6 +24,11 @@ def refusal(reject: Reject) -> bytes:
     return error_response(
         "ERROR", reject.sqlstate, reject.message, detail=reject.detail, hint=reject.hint, position=reject.position
     )
+
+
+def refused(flows: Iterable[Flow]) -> bytes:
+    """The ErrorResponse of the first of these flows that a plugin rejects; empty if it rejects none."""
+    return next((refusal(flow.verdict.reject) for flow in flows if flow.verdict.reject is not None), b"")
 
 
 def notices(found: tuple[Notice, ...]) -> bytes:

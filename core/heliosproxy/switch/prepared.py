@@ -13,6 +13,7 @@ from itertools import count
 
 from heliosproxy.switch.settings import Settings
 from heliosproxy.wire.errors import ProtocolError
+from heliosproxy.wire.framing import first_message
 
 OUR_NAMES = "helios_"
 """Names of statements on links begin so."""
@@ -67,17 +68,6 @@ class Prepared:
     def was_described(self, message: bytes) -> None:
         """Its client gets this RowDescription or NoData."""
         self.described = row_type(message)
-
-
-def first_message(messages: bytes, kinds: bytes) -> bytes:
-    """The first message of one of these kinds in a stream of messages; empty if there is none."""
-    position = 0
-    while position < len(messages):
-        stop = position + 1 + int.from_bytes(messages[position + 1 : position + 5], "big")
-        if messages[position] in kinds:
-            return messages[position:stop]
-        position = stop
-    return b""
 
 
 def row_type(messages: bytes) -> bytes:

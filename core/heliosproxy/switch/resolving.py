@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from heliosproxy.sql.statements import PREPARES
 from heliosproxy.switch import local, loss, sql_prepared
 from heliosproxy.switch.prepared import Prepared
 from heliosproxy.switch.unit import Unit
@@ -120,7 +121,7 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     flow = planner.flow(session, text, prepared.shape, prepared.own_types)
     step = Step(PARSE, message, name, prepared, flow)
     step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, text)
-    if flow.answered or sql_prepared.names_any(flow.facts) or _opens(session, flow):
+    if flow.answered or flow.names_statements or _opens(session, flow):
         step = _special(session, planner, step, flow)
         if step.error:
             return step
@@ -200,7 +201,7 @@ def _declare(
     """A PREPARE is about to be executed."""
     found = sql_prepared.prepare(session, planner, prepared.text, flow.facts)
     if found is None:
-        session.keep_link("PREPARE")
+        session.keep_link(PREPARES)
     elif found[0] not in session.prepared:
         step.undo = partial(_restore, session, found[0], None)
         session.prepared[found[0]] = found[1]
@@ -248,19 +249,19 @@ def _named(session: Session, planner: Planner, step: Step, parameters: Parameter
 
 def _special(session: Session, planner: Planner, step: Step, flow: Flow) -> Step:
     """A statement that is refused, that the proxy answers, or that names others."""
-    rejected = flow.verdict.reject
-    if rejected is None and flow.answered and session.status == loss.FAILED:
+    refused = local.refused((flow,))
+    if not refused and flow.answered and session.status == loss.FAILED:
         return replace(step, error=loss.aborted())
-    if rejected is None and sql_prepared.names_any(flow.facts):
+    if not refused and flow.names_statements:
         assert step.prepared is not None
         step.prepared.private = True
         step.error = sql_prepared.reserved(flow.facts)
         step.also = sql_prepared.stood_for(session, planner, flow)
         if flow.facts.executes:
             step.wants = sql_prepared.wants(session, flow.facts)
-        rejected = next((one.verdict.reject for one in step.also if one.verdict.reject is not None), None)
-    if rejected is not None:
-        step.error = local.refusal(rejected)
+        refused = local.refused(step.also)
+    if refused:
+        step.error = refused
     elif _opens(session, flow):
         step.error = local.no_transactions()
     return step
@@ -301,10 +302,7 @@ def _flush(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
 def _query(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
     text = builders.only_string(message, 5)
     flow = planner.flow(session, text, planner.shape(session, text))
-    step = Step(QUERY, message, flow=flow)
-    if flow.verdict.reject is not None:
-        step.error = local.refusal(flow.verdict.reject)
-    return step
+    return Step(QUERY, message, flow=flow, error=local.refused((flow,)))
 
 
 def _function_call(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:

@@ -129,7 +129,6 @@ class Session:
     """Whether its texts may be read as PostgreSQL's lexer reads them by default (S3); None: to be found anew."""
     last: Decision | None = None
     """What was decided for its previous statement."""
-    waiting_since: float = 0.0
     _unsuspected: int = field(init=False)
     """Length up to which a message is taken whatever it is."""
     _seasons: int = 0
@@ -337,15 +336,19 @@ class Session:
     def keep_link(self, *reasons: str) -> None:
         """Something of its own is on its link; its flows are its own too, since settings may be among that (S4)."""
         if not self.pins.issuperset(reasons):
-            self.pins_before = self.pins if self.pins_before is None else self.pins_before
-            self._hold(self.pins | set(reasons))
+            self._change_pins(self.pins | set(reasons))
 
     def release_pins(self, reason: str) -> None:
         """A reason is no more; `SET ` stands for every setting that RESET ALL resets."""
         gone = {pin for pin in self.pins if pin == reason or (reason == SETS and _is_reset(pin))}
         if gone:
-            self.pins_before = self.pins if self.pins_before is None else self.pins_before
-            self._hold(self.pins - gone)
+            self._change_pins(self.pins - gone)
+
+    def _change_pins(self, pins: frozenset[str]) -> None:
+        """They change with the transaction, which may be rolled back."""
+        if self.pins_before is None:
+            self.pins_before = self.pins
+        self._hold(pins)
 
     def forget_pins(self) -> None:
         """What its transaction would have left on its link it has not."""

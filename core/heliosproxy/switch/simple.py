@@ -46,7 +46,7 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
         return not flow.answered or flow.answered == "deallocate"
     elif sql_prepared.may_name(flow.facts, text):
         unit.wants_all = True
-    elif sql_prepared.names_any(flow.facts):
+    elif flow.names_statements:
         _name_statements(unit, session, planner, flow, text)
     if unit.error:
         return session.status != IDLE
@@ -56,13 +56,13 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
 def _name_statements(unit: Unit, session: Session, planner: Planner, flow: Flow, text: bytes) -> None:
     """The text names prepared statements: what it needs of its link, and what it changes in the session."""
     facts = flow.facts
-    unit.error = sql_prepared.reserved(facts)
     unit.wants = sql_prepared.wants(session, facts)
     unit.flows = [flow, *sql_prepared.stood_for(session, planner, flow)]
-    rejected = next((one.verdict.reject for one in unit.flows if one.verdict.reject is not None), None)
-    if rejected is not None:
-        unit.error = local.refusal(rejected)
-    elif facts.kind == "deallocate" and PREPARES not in session.pins:
+    refused = local.refused(unit.flows)
+    unit.error = refused or sql_prepared.reserved(facts)
+    if refused:
+        return
+    if facts.kind == "deallocate" and PREPARES not in session.pins:
         if local.deallocate(session, facts) is None:
             unit.error = local.unknown_statement(facts.name.encode())
     elif facts.kind == "prepare":
@@ -81,9 +81,7 @@ def translate(unit: Unit, session: Session, link: Link, planner: Planner) -> Non
         unit.body.append(builders.query(UNPARSABLE))
         unit.expect(Expect(EXECUTED, error=unit.error))
     else:
-        wanted = unit.wants
-        if unit.wants_all or (link.declared and any(flow.dirt > 1 for flow in flows_of(unit))):
-            wanted += sql_prepared.wants_all(session, link, own=unit.wants_all)
+        wanted = sql_prepared.all_wants(session, link, unit.wants, flows_of(unit), unread=unit.wants_all)
         for need in sql_prepared.needs(session, link, wanted) if wanted else ():
             _teach(unit, session, link, need)
         unit.body.append(_sent(unit.messages[0], unit, planner))

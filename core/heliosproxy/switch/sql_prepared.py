@@ -8,7 +8,7 @@ what this session means by them, and nothing where it means nothing. Two session
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from heliosproxy.sql.facts import Facts
@@ -23,21 +23,12 @@ if TYPE_CHECKING:
     from heliosproxy.switch.planner import Planner
     from heliosproxy.switch.session import Session
 
-NAMING = frozenset(("prepare", "execute", "deallocate", "explain", "ddl", "multi"))
-"""Kinds of statement that may name prepared ones."""
-
-
 class Need(NamedTuple):
     """What a link must do first: forget the statement of this name, or learn it (`prepared`), or both."""
 
     name: bytes
     forget: bool
     prepared: Prepared | None
-
-
-def names_any(facts: Facts) -> bool:
-    """Whether the text names prepared statements."""
-    return facts.kind in NAMING and any(part.executes or part.kind in _NAMERS for part in facts.parts or (facts,))
 
 
 _NAMERS = frozenset(("prepare", "deallocate"))
@@ -107,6 +98,14 @@ def wants_all(session: Session, link: Link, *, own: bool) -> Wants:
     session's, and with `own`, what the session has a name for must be there."""
     names = dict.fromkeys((*(session.prepared if own else ()), *link.declared))
     return tuple((name, session.prepared.get(name)) for name in names if name)
+
+
+def all_wants(session: Session, link: Link, wanted: Wants, flows: Iterable[Flow], *, unread: bool) -> Wants:
+    """What is wanted for statements of these flows, what may come of those included of which nothing is proven;
+    `unread`: of a text that may name any."""
+    if unread or (link.declared and any(flow.dirt > 1 for flow in flows)):
+        return wanted + wants_all(session, link, own=unread)
+    return wanted
 
 
 _WORDS = re.compile(rb"execute|deallocate|prepare", re.IGNORECASE)

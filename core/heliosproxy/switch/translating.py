@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from heliosproxy.switch import local, sql_prepared
 from heliosproxy.switch.loss import FAILED
-from heliosproxy.switch.prepared import Prepared, StatementNames, first_message, row_type
+from heliosproxy.switch.prepared import Prepared, StatementNames, row_type
 from heliosproxy.switch.resolving import (
     BIND,
     CLOSE,
@@ -38,6 +38,7 @@ from heliosproxy.switch.unit import (
     Unit,
 )
 from heliosproxy.wire import builders
+from heliosproxy.wire.framing import first_message
 
 if TYPE_CHECKING:
     from heliosproxy.switch.flows import Flow
@@ -126,16 +127,14 @@ class Translator:
         before, after = reading_changes(link.settings, prepared.named_under)
         replies: list[Unit] = []
 
-        def compare(reply: Unit) -> None:
+        def examined(reply: Unit) -> None:
             replies.append(reply)
             if not reply.sqlstate:
                 prepared.changed = bool(prepared.described) and row_type(reply.reply) != prepared.described
                 prepared.parameters = first_message(reply.reply, b"t")
                 link.prepared[prepared.server_name] = prepared
-
-        def compared(reply: Unit) -> None:
-            compare(reply)
-            done(reply, False)
+            if not before:
+                done(reply, False)
 
         def restored(last: Unit) -> None:
             done(replies[0], bool(wrong) or bool(last.sqlstate))
@@ -149,14 +148,13 @@ class Translator:
             link.run_messages(builders.close_statement(link.prepared.popitem(last=False)[0]))
         parse = builders.join_two(PARSE, prepared.server_name, prepared.sent, prepared.types)
         describe = builders.describe_statement(prepared.server_name)
-        link.run_messages(parse, describe, on_done=compare if before else compared)
+        link.run_messages(parse, describe, on_done=examined)
         if before:
             link.run(after, restored)
 
     def _write(self, unit: Unit, session: Session, link: Link, step: Step) -> None:
-        wanted = step.wants
-        if step.wants_all or (link.declared and step.flow is not None and step.flow.dirt > 1):
-            wanted += sql_prepared.wants_all(session, link, own=step.wants_all)
+        flows = (step.flow,) if step.flow is not None else ()
+        wanted = sql_prepared.all_wants(session, link, step.wants, flows, unread=step.wants_all)
         for need in sql_prepared.needs(session, link, wanted) if wanted else ():
             self._teach(unit, session, link, need)
         if step.prepared is not None and step.prepared.changed and step.tag in (BIND, DESCRIBE):

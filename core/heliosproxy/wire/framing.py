@@ -108,3 +108,15 @@ class StartupFramer:
         rest = bytes(self._kept)
         self._kept.clear()
         return rest
+
+
+def first_message(messages: bytes, kinds: bytes) -> bytes:
+    """The first message with one of these tags in a stream of whole messages, its header included; empty if there is
+    none."""
+    position = 0
+    while position < len(messages):
+        stop = position + 1 + int.from_bytes(messages[position + 1 : position + 5], "big")
+        if messages[position] in kinds:
+            return messages[position:stop]
+        position = stop
+    return b""

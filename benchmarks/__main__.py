@@ -16,7 +16,7 @@ from rich.console import Console
 
 from benchmarks import bulk, hints, throughput, tpcb
 from benchmarks._harness import BenchError, Benchmark, MissingError, Options, Result, busy, machine, versions
-from heliosproxy.config.model import Json
+from heliosproxy.config.kinds import Json
 
 BENCHMARKS: tuple[Benchmark, ...] = (throughput, tpcb, hints, bulk)
 WIDTH = 130

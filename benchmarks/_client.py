@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 
 from heliosproxy.auth.scram import ScramClient
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.wire.builders import TERMINATE
 from heliosproxy.wire.errors import PeerError, parse_fields
 from heliosproxy.wire.framing import Framer

@@ -20,7 +20,7 @@ from typing import Protocol
 from rich.table import Table
 
 import heliosproxy
-from heliosproxy.config.model import Json
+from heliosproxy.config.kinds import Json
 
 Say = Callable[[str], None]
 

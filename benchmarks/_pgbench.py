@@ -30,7 +30,7 @@ from benchmarks._harness import (
     spread,
 )
 from benchmarks._servers import DIRECT, HELIOS, PGBOUNCER, Peer
-from heliosproxy.config.model import Json
+from heliosproxy.config.kinds import Json
 from heliosproxy.demo.local import ClusterError, LocalCluster, binaries
 
 PEERS = (HELIOS, PGBOUNCER, DIRECT)

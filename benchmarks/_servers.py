@@ -17,8 +17,9 @@ from helios_sdk.build import BuildError, build
 
 from benchmarks._client import Login, connect
 from benchmarks._harness import BenchError, Say, first_line
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.load import load
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.model import Config
 from heliosproxy.demo import guard
 from heliosproxy.demo.binaries import unprivileged
 from heliosproxy.demo.local import ClusterError, LocalCluster, start_cluster

@@ -16,7 +16,7 @@ from benchmarks import _pgbench, _servers
 from benchmarks._client import Connection, Login, connect, query_message
 from benchmarks._harness import BenchError, Options, Result, Rounds, Say, Spread, in_turn, ratios, spread
 from benchmarks._servers import DIRECT, HELIOS, PGBOUNCER, Peer
-from heliosproxy.config.model import Json
+from heliosproxy.config.kinds import Json
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
 

@@ -26,7 +26,8 @@ from benchmarks._workload import CLUSTER_HINTS, ONE_NODE_HINTS, Drawn, Workload
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
-from heliosproxy.config.model import Config, Json
+from heliosproxy.config.kinds import Json
+from heliosproxy.config.model import Config
 from heliosproxy.demo.local import LocalCluster
 from heliosproxy.sandbox import LoadError, Plugin, Sandbox
 from heliosproxy.sandbox.instance import Limits

@@ -4,7 +4,8 @@ from collections import Counter
 
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.model import Address, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import NodeConfig
 
 
 def nodes(*weights: int) -> list[Node]:

@@ -8,7 +8,8 @@ from helios_sdk.contract import Node as Fact
 from heliosproxy.cluster.node import Node
 from heliosproxy.cluster.observe import Replica, Seen, choose_primary, sync_mode
 from heliosproxy.cluster.registry import MAX_LAG_LIMITS, Cluster
-from heliosproxy.config.model import Address, Health, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Health, NodeConfig
 
 
 def configured(name: str, port: int) -> NodeConfig:

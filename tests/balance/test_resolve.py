@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from heliosproxy.cluster.resolve import merge, resolve
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 
 
 class Resolver(trio.abc.HostnameResolver):

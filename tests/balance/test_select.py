@@ -6,7 +6,8 @@ from helios_sdk.contract import ANY, LOCAL, PRIMARY, STANDBY, Pair, Role, Route,
 from heliosproxy.cluster.observe import Replica, Seen
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.cluster.select import qualify
-from heliosproxy.config.model import Address, Health, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Health, NodeConfig
 
 ASYNC = Selector("sync-mode", "async")
 SYNC = Selector("sync-mode", "sync")

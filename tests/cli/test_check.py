@@ -16,7 +16,8 @@ from heliosproxy.cli.check import check, run_check
 from heliosproxy.cli.connect import Answer, Finding, judge
 from heliosproxy.cli.loading import InstalledPlugins, Plugins
 from heliosproxy.cli.survey import Server, Standby, SurveyError, Upstream
-from heliosproxy.config.model import Address, Config, Health, NodeConfig, Pool
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config, Health, NodeConfig, Pool
 from heliosproxy.config.tables import Problem
 from heliosproxy.sandbox import Sandbox
 

@@ -9,8 +9,8 @@ import pytest
 from heliosproxy.cli.discover import Found, Member, application_name
 from heliosproxy.cli.init import BadUrl, ServerUrl, compose, parse_url, run_init
 from heliosproxy.cli.survey import Server, Upstream
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.load import load
-from heliosproxy.config.model import Address
 
 SERVER = ServerUrl(Address("db1", 5432), "app", "hunter2", "shop")
 PRIMARY = Member("primary", Address("db1", 5432), "primary", "db1")

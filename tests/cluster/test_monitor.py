@@ -18,7 +18,8 @@ from heliosproxy.cluster.keeper import Keeper
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.cluster.select import qualify
-from heliosproxy.config.model import Address, Health, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Health, NodeConfig
 from heliosproxy.demo.local import LocalCluster, start_cluster
 
 STANDBY, SECOND = "standby-async-1", "standby-sync-1"

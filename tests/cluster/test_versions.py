@@ -18,7 +18,8 @@ import trio
 from benchmarks._servers import pgbouncer, pgbouncer_program, pgbouncer_version
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.model import Address, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import NodeConfig
 from heliosproxy.demo.local import LocalCluster, start_cluster
 from heliosproxy.switch.opening import open_link, send_cancel
 from heliosproxy.wire.errors import error_response

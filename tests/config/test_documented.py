@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from helios_sdk.contract import Manifest
 
+from heliosproxy.config.access import Auth, ClientLimits, ClientTls, NameMap, Rule, ServerTls, User
 from heliosproxy.config.load import load
-from heliosproxy.config.model import Auth, Health, NodeConfig, Plugins, Pool, PoolFor, Proxy, User
+from heliosproxy.config.model import Health, NodeConfig, Plugins, Pool, PoolFor, Proxy
 from heliosproxy.config.reference import SECTIONS, field_docs, reference
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,7 @@ def keys_by_section(text: str) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     section = ""
     for line in text.splitlines():
-        if header := re.match(r"\[+([\w.]+)\]+", line):
+        if header := re.match(r"(?:# )?\[+([\w.]+)\]+$", line):
             section = header[1]
         elif key := re.match(r"(?:# )?(\w+) = ", line):
             found.setdefault(section, set()).add(key[1])
@@ -39,12 +40,19 @@ def names(cls: type[object]) -> set[str]:
 def test_the_sample_gives_every_key_of_every_section_and_no_other() -> None:
     found = keys_by_section(SAMPLE.read_text())
     assert {
-        section: found[section] for section in ("proxy", "nodes", "pool", "auth", "auth.users", "health", "plugins")
+        section: keys
+        for section, keys in found.items()
+        if section != "pools" and not section.startswith("routing")
     } == {
         "proxy": names(Proxy),
         "nodes": names(NodeConfig),
+        "client_tls": names(ClientTls),
+        "server_tls": names(ServerTls),
         "pool": names(Pool),
-        "auth": names(Auth) - {"users"},
+        "client_limits": names(ClientLimits),
+        "auth": names(Auth) - {"users", "rules", "maps"},
+        "auth.rules": names(Rule),
+        "auth.maps": names(NameMap),
         "auth.users": names(User),
         "health": names(Health),
         "plugins": names(Plugins),
@@ -74,6 +82,7 @@ def test_the_sample_gives_the_defaults() -> None:
     assert config.proxy == Proxy()
     assert config.pool == Pool()
     assert config.plugins == Plugins()
+    assert (config.client_tls, config.server_tls, config.client_limits) == (ClientTls(), ServerTls(), ClientLimits())
     assert dataclasses.replace(config.health, password=None) == Health()
     assert dataclasses.replace(config.auth, users=()) == Auth()
     assert [node.name for node in config.nodes] == ["primary", "standby-sync-1", "standby-async-1"]

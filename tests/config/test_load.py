@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from heliosproxy.config.errors import ConfigErrors
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.load import Loaded, load
-from heliosproxy.config.model import Address, Config, NodeConfig, Plugins, Pool, Proxy
+from heliosproxy.config.model import Config, NodeConfig, Plugins, Pool, Proxy
 
 KEY = "A" * 43 + "="
 SCRAM = f"SCRAM-SHA-256$4096:c2FsdA==${KEY}:{KEY}"
@@ -142,10 +143,10 @@ def test_a_mistake_is_reported_where_it_stands(file: Path, text: str, mistake: s
         (USER + f'secret = "{SCRAM}"\n', '7:1: "password" and "secret" exclude each other'),
         (USER + USER, '8:8: user "u" is already on line 5'),
         (USER.replace('"u"', '""'), "5:8: a user's name must not be empty"),
-        (USER.replace("${PW}", SCRAM), "6:12: this is a SCRAM secret, not a password"),
-        ('[[auth.users]]\nname = "u"\nsecret = "x"\n', "6:10: not a SCRAM secret"),
-        ('[[auth.users]]\nname = "u"\nsecret = "md5x"\n', "6:10: MD5 secrets are not supported"),
-        ('[auth]\nmethod = "md5"\n' + USER, '5:10: "md5" is not one of "scram-sha-256", "trust"'),
+        (USER.replace("${PW}", SCRAM), "6:12: this is a secret as PostgreSQL stores it, not a password"),
+        ('[[auth.users]]\nname = "u"\nsecret = "x"\n', "6:10: neither a SCRAM secret nor an MD5 one"),
+        ('[[auth.users]]\nname = "u"\nsecret = "md5x"\n', "6:10: neither a SCRAM secret nor an MD5 one"),
+        ('[auth]\nmethod = "md4"\n' + USER, '5:10: "md4" is not one of "scram-sha-256", "scram-sha-256-plus", "cert"'),
     ],
 )
 def test_a_mistake_about_users_is_reported(file: Path, users: str, mistake: str) -> None:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from heliosproxy.config import values
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.values import BadValue
 
 

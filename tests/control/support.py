@@ -9,7 +9,9 @@ from pathlib import Path
 
 from starlette.types import ASGIApp, Message
 
-from heliosproxy.config.model import Address, Auth, Config, Health, NodeConfig, Proxy, User
+from heliosproxy.config.access import Auth, User
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config, Health, NodeConfig, Proxy
 
 CLOSED = Address("127.0.0.1", 1)
 """Nobody listens there."""

@@ -11,7 +11,8 @@ import pytest
 import trio
 from starlette.applications import Starlette
 
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config
 from heliosproxy.control.admin import open_listener, serve_admin
 from heliosproxy.control.guard import LONGEST_BODY, LONGEST_QUERY
 from heliosproxy.sandbox import Plugin, Sandbox

@@ -28,7 +28,8 @@ from helios_sdk.contract import (
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.observe import Replica, Seen
 from heliosproxy.cluster.registry import Cluster
-from heliosproxy.config.model import Address, Config, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config, NodeConfig
 from heliosproxy.sandbox import Sandbox
 from heliosproxy.sql.shape import shape
 from heliosproxy.switch.explain import Explanation, describe, explain

@@ -24,7 +24,8 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.node import Node
 from heliosproxy.cluster.proof import Proof
 from heliosproxy.cluster.registry import Cluster
-from heliosproxy.config.model import Address, Config, NodeConfig, Pool
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config, NodeConfig, Pool
 from heliosproxy.sql.facts import Facts
 from heliosproxy.switch import planner
 from heliosproxy.switch.link import Link

@@ -16,7 +16,8 @@ import trio
 
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.model import Address, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import NodeConfig
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, error_response

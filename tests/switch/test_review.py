@@ -17,7 +17,8 @@ from helios_sdk.contract import Client
 
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.model import Address, Config, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config, NodeConfig
 from heliosproxy.switch import links, proxy, switch
 from heliosproxy.switch.login import Admitted, Conversation, log_in
 from heliosproxy.switch.opening import Opened, Unreachable

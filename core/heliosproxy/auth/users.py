@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from secrets import token_bytes
 
 from heliosproxy.auth.secrets import ScramSecret
-from heliosproxy.config.model import User
+from heliosproxy.config.access import User
 
 
 @dataclass(frozen=True, slots=True)

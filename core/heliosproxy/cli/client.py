@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import cast
 from urllib.parse import quote
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 
 TIMEOUT = 10.0
 """Seconds for an answer."""

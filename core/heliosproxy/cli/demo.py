@@ -20,7 +20,8 @@ from heliosproxy.cli import output
 from heliosproxy.cli.client import NoProxy, Target, get
 from heliosproxy.cli.run import close_all, load_plugins, log_to_stderr, register
 from heliosproxy.config.errors import ConfigErrors
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config
 from heliosproxy.control.serve import Addresses, CannotListen, serve
 from heliosproxy.control.shapes import ReadyShown
 from heliosproxy.demo.configuration import compose, write_private

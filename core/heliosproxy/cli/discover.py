@@ -14,7 +14,7 @@ import trio
 
 from heliosproxy.cli.connect import MODES
 from heliosproxy.cli.survey import Login, Server, Standby, SurveyError, survey
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.values import BadValue, is_loopback, name
 
 _HOPS = 8  # from a cascaded standby up to its primary

@@ -17,7 +17,7 @@ import typer
 
 from heliosproxy.cli.discover import Found, Member, discover
 from heliosproxy.cli.survey import Login, SurveyError
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.values import BadValue, address
 
 EXIT_OK, EXIT_FAILURE, EXIT_USAGE, EXIT_UNREACHABLE = 0, 1, 2, 4

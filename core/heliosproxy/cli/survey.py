@@ -14,7 +14,7 @@ import asyncpg
 import trio
 import trio_asyncio
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 
 _SERVER = """
 select jsonb_build_object(

@@ -8,7 +8,8 @@ import contextlib
 import asyncpg
 from trio_asyncio import aio_as_trio
 
-from heliosproxy.config.model import Address, Health
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Health
 
 ANYTHING = (Exception, asyncio.CancelledError)
 """What a call into asyncpg may raise, beside trio's own: asyncio counts its cancellation as no Exception."""

@@ -25,7 +25,7 @@ from heliosproxy.cluster.node import Node
 from heliosproxy.cluster.observe import LOOK, Seen, seen
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.cluster.resolve import merge, resolve
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 
 RESOLVE_INTERVAL = 30.0
 """Seconds between looks at what a node's host name stands for; a failed connection looks at once."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from helios_sdk.contract import Role, SyncMode
 
-from heliosproxy.config.model import Address, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import NodeConfig
 
 
 @dataclass(slots=True, eq=False)

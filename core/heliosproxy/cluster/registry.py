@@ -17,7 +17,8 @@ from heliosproxy.cluster.node import Node
 from heliosproxy.cluster.observe import Seen, choose_primary, sync_mode
 from heliosproxy.cluster.snapshots import Snapshots
 from heliosproxy.cluster.statistics import ClusterStatistics, node_statistics
-from heliosproxy.config.model import Address, Health, NodeConfig
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Health, NodeConfig
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.catalogue import Catalogue

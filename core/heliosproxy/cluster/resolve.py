@@ -7,7 +7,7 @@ import socket
 
 import trio
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 
 
 async def resolve(address: Address, timeout: float) -> tuple[Address, ...]:

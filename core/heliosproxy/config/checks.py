@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from heliosproxy.config.access_checks import UNPROVEN
 from heliosproxy.config.errors import ConfigError, KeyPath
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.sections import Reader
 from heliosproxy.config.users import ListedUser
 from heliosproxy.config.values import is_loopback
@@ -55,11 +56,12 @@ def _users(reader: Reader, document: dict[str, object], listed: Sequence[ListedU
     if not isinstance(auth, dict):
         return
     # A method that is wrong or not given is scram-sha-256; one that is wrong was reported as such.
-    trust = reader.found.get(("auth", "method")) == "trust"
+    found = [value for path, value in reader.found.items() if path[0] == "auth" and path[-1] == "method"]
+    trust = any(method in UNPROVEN for method in found)
     users = auth.get("users", [])
-    if not trust and not users and "users_file" not in auth:
+    if not trust and not users and not auth.keys() & {"users_file", "auth_query"}:
         message = "nobody can log in: there is no user"
-        hint = "add [[auth.users]] with name and password, or a users_file"
+        hint = "add [[auth.users]] with name and password, a users_file, or an auth_query"
         yield reader.positions.error(("auth",), message, hint, at_key=True)
     lines: dict[str, int] = {}
     for index, user in enumerate(users if isinstance(users, list) else []):

@@ -16,9 +16,13 @@ from typing import TypeVar
 
 from helios_sdk.contract import Manifest
 
+from heliosproxy.config.access import Auth, ClientLimits, ClientTls, ServerTls
+from heliosproxy.config.access_checks import check_access, only_listed
 from heliosproxy.config.checks import check
 from heliosproxy.config.errors import ConfigError, ConfigErrors, did_you_mean, in_file_order
-from heliosproxy.config.model import Auth, Config, Health, Json, NodeConfig, Plugins, Pool, Proxy
+from heliosproxy.config.kinds import Json
+from heliosproxy.config.model import Config, Health, Plugins, Pool, Proxy
+from heliosproxy.config.nodes import read_nodes
 from heliosproxy.config.pools import check_pools, read_pools
 from heliosproxy.config.positions import Positions
 from heliosproxy.config.secrets import read_text, require_private
@@ -30,7 +34,9 @@ from heliosproxy.config.values import BadValue
 T = TypeVar("T")
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
-_SECTIONS = ("proxy", "nodes", "pool", "pools", "auth", "health", "plugins")
+_SECTIONS = (
+    "proxy", "client_tls", "nodes", "server_tls", "pool", "pools", "client_limits", "auth", "health", "plugins",
+)  # fmt: skip
 _PLUGIN_KEYS = frozenset(field.name for field in dataclasses.fields(Plugins))
 
 
@@ -120,19 +126,24 @@ class _Loading:
         auth = self._section(Auth, "auth")
         listed, elsewhere = self._users_file(auth.users_file)
         pool = self._section(Pool, "pool")
+        server_tls = self._section(ServerTls, "server_tls")
         config = Config(
             file=self._file,
-            nodes=self._reader.sections(NodeConfig, self._document.get("nodes", []), ("nodes",)),
+            nodes=read_nodes(self._reader, self._document.get("nodes", []), server_tls),
             proxy=self._section(Proxy, "proxy"),
             pool=pool,
             pools=read_pools(self._reader, self._document.get("pools", []), pool),
             auth=dataclasses.replace(auth, users=auth.users + tuple(each.user for each in listed)),
+            client_tls=self._section(ClientTls, "client_tls"),
+            server_tls=server_tls,
+            client_limits=self._section(ClientLimits, "client_limits"),
             health=self._section(Health, "health"),
             plugins=self._section(Plugins, "plugins", self._plugin_keys()),
             tables=tables,
         )
         errors = [*self._reader.errors, *elsewhere, *check(self._reader, self._document, listed)]
-        users_known = config.auth.method != "trust" and bool(config.auth.users) and not elsewhere
+        errors += check_access(self._reader, config)
+        users_known = bool(config.auth.users) and not elsewhere and only_listed(config.auth)
         errors += check_pools(self._reader, config, self._document.get("pools"), users_known=users_known)
         return Loaded(config, self._positions, self._warnings()), errors
 

@@ -2,7 +2,8 @@
 
 The dataclasses are the schema: a field is a key, its type is what the key takes, its default is the default, and the
 docstring under it is the documentation. `load.py` reads a file into them; `tests/config` compares the shipped
-heliosproxy.toml with them, so that no key is undocumented.
+heliosproxy.toml with them, so that no key is undocumented. Who may come in, and how much of everything they may have,
+is in `access.py`; the types of keys are in `kinds.py`.
 """
 
 from __future__ import annotations
@@ -10,60 +11,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from typing import Literal
 
-Json: TypeAlias = "str | int | float | bool | list[Json] | dict[str, Json] | None"
-
-
-@dataclass(frozen=True, slots=True)
-class Duration:
-    """Marks a number of seconds, written with a unit in the file: "10s", "500ms". Always more than nothing."""
-
-
-@dataclass(frozen=True, slots=True)
-class Size:
-    """Marks a number of bytes, written with a unit in the file: "64MB"."""
-
-
-@dataclass(frozen=True, slots=True)
-class AtLeast:
-    """Marks the least value of a number, or the least port of an address."""
-
-    least: int
-
-
-@dataclass(frozen=True, slots=True)
-class Secret:
-    """Marks text that is never shown, and that `<key>_file` may name a file for."""
-
-    scram: bool = False
-    """It has the form of pg_authid's SCRAM secrets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """Marks a name that hints, labels and metrics can carry: letters, digits, `.`, `_`, `-`; 63 at most."""
-
-
-class Address(NamedTuple):
-    """Where a server or a listener is. `host` starting with `/`: the directory of a Unix socket."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-Seconds: TypeAlias = Annotated[float, Duration()]
-Bytes: TypeAlias = Annotated[int, Size()]
-Count: TypeAlias = Annotated[int, AtLeast(1)]
-Natural: TypeAlias = Annotated[int, AtLeast(0)]
-Password: TypeAlias = Annotated[str, Secret()]
-ScramSecret: TypeAlias = Annotated[str, Secret(scram=True)]
-NodeName: TypeAlias = Annotated[str, Name()]
-ServerAddress: TypeAlias = Annotated[Address, AtLeast(1)]
+from heliosproxy.config.access import Auth, ClientLimits, ClientTls, ServerMethod, ServerTls
+from heliosproxy.config.kinds import (
+    Address,
+    Bytes,
+    Count,
+    Json,
+    Natural,
+    NodeName,
+    Password,
+    Seconds,
+    ServerAddress,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +42,11 @@ class Proxy:
     shutdown_timeout: Seconds = 10.0
     """How long SIGTERM and SIGINT wait for what is in flight."""
     max_message: Bytes = 256 * 1024 * 1024
-    """Longest message taken from a client that has logged in."""
+    """Longest message taken from a client that has logged in; of one that has not, 10,000 bytes are taken."""
+    unix_socket_directory: Path | None = None
+    """Where there is a Unix socket too, named as PostgreSQL's and as `psql -h DIRECTORY -p PORT` finds it."""
+    unix_socket_permissions: Literal["0777", "0770", "0700"] = "0777"
+    """Who may connect to it: everyone, the proxy's group, the proxy's user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +67,11 @@ class NodeConfig:
     """Share of the statements that several nodes qualify for. 0: only where it is named."""
     max_connections: Count | None = None
     """Links to it at most, those of all databases and users together. The proxy's own checks come on top."""
+    tls: ServerTls = ServerTls()
+    """Any keys of `[server_tls]`, as { sslmode = "disable" }; the rest is as there."""
+    require_auth: tuple[ServerMethod, ...] = ()
+    """How it may ask who the proxy is; `none`: not at all, or by certificate. If not given: anyhow, but `password` only
+    through TLS or a Unix socket, or on this machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +112,18 @@ class Pool:
     )  # fmt: skip
     """Settings that follow a client from link to link, beside search_path, role and those that PostgreSQL reports. A
     SET of any other keeps the client on its link."""
+    idle_session_timeout: Seconds | None = None
+    """How long a client may do nothing outside a transaction; then 57P05."""
+    idle_in_transaction_session_timeout: Seconds | None = None
+    """How long it may do nothing within one; then 25P03."""
+    statement_timeout: Seconds | None = None
+    """How long a statement may take, waiting for a node or a link included; then 57014."""
+    transaction_timeout: Seconds | None = None
+    """How long a transaction may take; then 25P04."""
+    server_user: str | None = None
+    """The role on the nodes of all that use the pool, but for users with a `server_user` of their own."""
+    server_password: Password | None = field(default=None, repr=False)
+    """Its password."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,34 +135,6 @@ class PoolFor(Pool):
     """The database; any if not given."""
     user: str | None = None
     """The user that the client logs in as; any if not given."""
-
-
-@dataclass(frozen=True, slots=True)
-class User:
-    """`[[auth.users]]`: who may log in."""
-
-    name: str
-    """The name it logs in with."""
-    password: Password | None = field(default=None, repr=False)
-    """Plain text: used to check the client and to log in to the nodes."""
-    secret: ScramSecret | None = field(default=None, repr=False)
-    """`SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>`, as in pg_authid."""
-    server_user: str | None = None
-    """The role on the nodes; the same name if not given."""
-    server_password: Password | None = field(default=None, repr=False)
-    """Its password; `password` if not given."""
-
-
-@dataclass(frozen=True, slots=True)
-class Auth:
-    """`[auth]`: how clients prove who they are."""
-
-    method: Literal["scram-sha-256", "trust"] = "scram-sha-256"
-    """`trust` lets in connections from loopback only."""
-    users: tuple[User, ...] = ()
-    """Who may log in; those of `users_file` are added to them."""
-    users_file: Path | None = None
-    """Further users, one a line as in PgBouncer's userlist.txt: "name" "password or SCRAM secret"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +188,9 @@ class Config:
     pools: tuple[PoolFor, ...] = ()
     """Each with the keys that it leaves out taken from `pool`."""
     auth: Auth = Auth()
+    client_tls: ClientTls = ClientTls()
+    server_tls: ServerTls = ServerTls()
+    client_limits: ClientLimits = ClientLimits()
     health: Health = Health()
     plugins: Plugins = Plugins()
     tables: Mapping[str, Json] = field(default_factory=dict)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
 from heliosproxy.config.model import Config, Pool, PoolFor
 from heliosproxy.config.sections import Reader
-
-_KEYS = tuple(field.name for field in dataclasses.fields(Pool))
 
 
 def read_pools(reader: Reader, tables: object, base: Pool) -> tuple[PoolFor, ...]:
@@ -24,8 +21,7 @@ def _entry(reader: Reader, table: object, path: KeyPath, base: Pool) -> PoolFor 
     entry = reader.section(PoolFor, table, path)
     if entry is None:
         return None
-    left_out = {name: getattr(base, name) for name in _KEYS if (*path, name) not in reader.found}
-    return dataclasses.replace(entry, **left_out)
+    return reader.completed(entry, path, base)
 
 
 def check_pools(reader: Reader, config: Config, tables: object, *, users_known: bool) -> Iterator[ConfigError]:

@@ -14,11 +14,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Union, get_args, get_origin, get_type_hints
 
-from heliosproxy.config import model
-from heliosproxy.config.model import Address, AtLeast, Duration, Name, Secret, Size
+from heliosproxy.config import access, model
+from heliosproxy.config.kinds import Address, AtLeast, Duration, Name, Secret, Size
 
 SECTIONS = (
-    model.Proxy, model.NodeConfig, model.Pool, model.PoolFor, model.Auth, model.User, model.Health, model.Plugins
+    model.Proxy, access.ClientTls, model.NodeConfig, access.ServerTls, model.Pool, model.PoolFor, access.ClientLimits,
+    access.Auth, access.Rule, access.NameMap, access.User, model.Health, model.Plugins,
 )  # fmt: skip
 """Every section's class, in the order of the reference."""
 
@@ -89,7 +90,7 @@ def _takes(hint: object) -> str:
 def _marked(base: object, *marks: object) -> str:
     for mark in marks:
         if isinstance(mark, Secret):
-            return "SCRAM secret" if mark.scram else "secret"
+            return "SCRAM or MD5 secret" if mark.stored else "secret"
         if isinstance(mark, AtLeast) and base is int:
             return f"number from {mark.least}"
     words = {Duration(): "duration", Size(): "size", Name(): "name"}

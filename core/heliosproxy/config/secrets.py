@@ -1,4 +1,4 @@
-"""Secrets: those in files, and the form of SCRAM secrets. No message here ever holds one."""
+"""Secrets: those in files, and the forms in which PostgreSQL stores passwords. No message here ever holds one."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from pathlib import Path
 from heliosproxy.config.values import BadValue
 
 _SCRAM = re.compile(r"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
-_SCRAM_HINT = "as in pg_authid.rolpassword: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey"
+_MD5 = re.compile(r"md5[0-9a-f]{32}")
+_HINT = "as in pg_authid.rolpassword: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey"
 _LONGEST = 64 * 1024
 
 
-def scram_secret(text: str) -> str:
-    """The secret itself, if it is one (RFC 5803, as PostgreSQL stores it)."""
-    if text.startswith("md5"):
-        raise BadValue("MD5 secrets are not supported", "set password_encryption = scram-sha-256, then the password")
+def stored_secret(text: str) -> str:
+    """The secret itself, if it is one as PostgreSQL stores it: SCRAM (RFC 5803), or MD5."""
+    if _MD5.fullmatch(text):
+        return text
     match = _SCRAM.fullmatch(text)
     if match is None:
-        raise BadValue("not a SCRAM secret", _SCRAM_HINT)
+        raise BadValue("neither a SCRAM secret nor an MD5 one", _HINT)
     iterations, salt, *keys = match.groups()
     if int(iterations) < 1 or not _decoded(salt) or any(len(_decoded(key)) != 32 for key in keys):
-        raise BadValue("a damaged SCRAM secret", _SCRAM_HINT)
+        raise BadValue("a damaged SCRAM secret", _HINT)
     return text
 
 
-def looks_like_scram(text: str) -> bool:
-    """Whether text given as a password is a SCRAM secret."""
-    return text.startswith("SCRAM-SHA-256$")
+def looks_stored(text: str) -> bool:
+    """Whether text given as a password is a secret as PostgreSQL stores it."""
+    return text.startswith("SCRAM-SHA-256$") or _MD5.fullmatch(text) is not None
 
 
 def read_secret_file(file: Path) -> str:

@@ -13,9 +13,9 @@ from typing import Annotated, Final, Literal, TypeVar, Union, cast, get_args, ge
 
 from heliosproxy.config import values
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
-from heliosproxy.config.model import Address, AtLeast, Duration, Json, Name, Secret, Size
+from heliosproxy.config.kinds import Address, AtLeast, Duration, Json, Name, Secret, Size
 from heliosproxy.config.positions import Positions
-from heliosproxy.config.secrets import looks_like_scram, read_secret_file, scram_secret
+from heliosproxy.config.secrets import looks_stored, read_secret_file, stored_secret
 from heliosproxy.config.values import BadValue
 
 T = TypeVar("T")
@@ -67,6 +67,13 @@ class Reader:
         read = (self.section(cls, table, (*path, index)) for index, table in enumerate(tables))
         return tuple(section for section in read if section is not None)
 
+    def completed(self, section: T, path: KeyPath, base: object) -> T:
+        """The section with the keys that it leaves out, or that could not be read, taken from `base`, which has them
+        all but those that only the section has."""
+        names = [field.name for field in dataclasses.fields(base)]  # type: ignore[arg-type]  # every section is one
+        left_out = {name: getattr(base, name) for name in names if (*path, name) not in self.found}
+        return dataclasses.replace(section, **left_out)  # type: ignore[type-var]
+
     def plain(self, value: object, path: KeyPath) -> Json:
         """A value as it is, variables expanded: for tables that plugins own. A mistake reads as null."""
         if isinstance(value, dict):
@@ -116,6 +123,8 @@ class Reader:
         hint = _without_marks(hint)
         if get_origin(hint) is tuple:
             return self._attempt(lambda: self._array(get_args(hint)[0], value, path), path)
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            return self.section(hint, value, path) or _BAD
         if get_origin(hint) in (Mapping, dict):
             return self._attempt(lambda: self._mapping(get_args(hint)[1], value, path), path)
         return self._attempt(lambda: self._scalar(hint, marks, value, path), path)
@@ -145,7 +154,7 @@ class Reader:
 
     def _scalar(self, hint: object, marks: tuple[object, ...], value: object, path: KeyPath) -> object:
         secret = next((mark for mark in marks if isinstance(mark, Secret)), None)
-        if secret and not secret.scram and isinstance(value, str) and not values.uses_variables(value):
+        if secret and not secret.stored and isinstance(value, str) and not values.uses_variables(value):
             self.plain_secrets.append(path)
         if isinstance(value, str):
             value = self._expand(value, hint, marks)
@@ -175,10 +184,10 @@ class Reader:
         text = values.text(value)
         if not text:
             raise BadValue("must not be empty")
-        if mark and mark.scram:
-            return scram_secret(text)
-        if looks_like_scram(text):
-            raise BadValue("this is a SCRAM secret, not a password", 'write it as "secret"')
+        if mark and mark.stored:
+            return stored_secret(text)
+        if looks_stored(text):
+            raise BadValue("this is a secret as PostgreSQL stores it, not a password", 'write it as "secret"')
         return text
 
     def _path(self, value: object) -> Path:

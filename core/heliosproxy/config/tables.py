@@ -13,7 +13,8 @@ from referencing import Registry
 from referencing.exceptions import Unresolvable
 
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
-from heliosproxy.config.model import Config, Json
+from heliosproxy.config.kinds import Json
+from heliosproxy.config.model import Config
 from heliosproxy.config.positions import Positions
 
 _SECTIONS = ("proxy", "nodes", "pool", "pools", "auth", "health", "plugins")

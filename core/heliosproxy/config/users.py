@@ -1,4 +1,4 @@
-"""The users file, in the format of PgBouncer's userlist.txt: `"name" "password or SCRAM secret"`, a line each.
+"""The users file, in the format of PgBouncer's userlist.txt: `"name" "password or secret"`, a line each.
 
 A quote inside quotes is written twice. Lines that are empty or begin with `;` or `#` are comments.
 Source: https://www.pgbouncer.org/config.html#authentication-file-format
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from heliosproxy.config.access import User
 from heliosproxy.config.errors import ConfigError
-from heliosproxy.config.model import User
-from heliosproxy.config.secrets import looks_like_scram, scram_secret
+from heliosproxy.config.secrets import looks_stored, stored_secret
 from heliosproxy.config.values import BadValue
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"')
@@ -58,10 +58,10 @@ def _parse_line(line: str) -> User:
         raise _BadLine(line.index('"') + 1, "the user's name is empty")
     if not secret:
         raise _BadLine(start + 1, "the password is empty")
-    if not looks_like_scram(secret) and not re.fullmatch(r"md5[0-9a-f]{32}", secret):
+    if not looks_stored(secret):
         return User(name=name, password=secret)
     try:
-        return User(name=name, secret=scram_secret(secret))
+        return User(name=name, secret=stored_secret(secret))
     except BadValue as bad:
         raise _BadLine(start + 1, bad.message, bad.hint) from None
 
@@ -71,7 +71,7 @@ def _quoted(line: str, start: int, what: str) -> tuple[str, int]:
     match = _QUOTED.match(line, at)
     if match is None:
         problem = "has no closing quote" if line[at : at + 1] == '"' else "must be in double quotes"
-        raise _BadLine(at + 1, f"{what} {problem}", 'a line is "name" "password or SCRAM secret"')
+        raise _BadLine(at + 1, f"{what} {problem}", 'a line is "name" "password or secret"')
     return match[1].replace('""', '"'), match.end()
 
 

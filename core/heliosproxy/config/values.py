@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from heliosproxy.config.errors import did_you_mean
-from heliosproxy.config.model import Address, Json
+from heliosproxy.config.kinds import Address, Json
 
 _VARIABLE = re.compile(r"\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\})?")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(us|ms|s|min|h|d)")

@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config
 from heliosproxy.control import views
 from heliosproxy.control.guard import Guard, failure, read_body
 from heliosproxy.control.shapes import PluginsShown, ReadyShown

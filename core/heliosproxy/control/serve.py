@@ -14,7 +14,8 @@ from functools import partial
 
 import trio
 
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config
 from heliosproxy.control.admin import open_listener, serve_admin
 from heliosproxy.sandbox import Plugin, Sandbox
 from heliosproxy.switch.proxy import Proxy

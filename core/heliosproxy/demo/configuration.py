@@ -8,7 +8,7 @@ from pathlib import Path
 
 import tomlkit
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.demo.local import LocalCluster, LocalNode
 
 _FILE = """\

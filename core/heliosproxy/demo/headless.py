@@ -11,7 +11,7 @@ import asyncpg
 import trio
 import trio_asyncio
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.control.serve import Addresses
 from heliosproxy.demo.local import LocalCluster
 

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeAlias
 
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.demo import guard
 from heliosproxy.demo.binaries import Account, ClusterError, binaries, unprivileged
 from heliosproxy.demo.processes import (

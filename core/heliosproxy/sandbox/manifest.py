@@ -14,7 +14,8 @@ from helios_sdk.plugin import CAPABILITIES, CONDITIONS, FACTS, STAGES
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from heliosproxy.config.model import Config, Json
+from heliosproxy.config.kinds import Json
+from heliosproxy.config.model import Config
 from heliosproxy.sandbox.faults import Problem
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")

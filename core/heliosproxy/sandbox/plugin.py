@@ -12,7 +12,7 @@ from typing import Any, Literal, NoReturn
 
 from helios_sdk.contract import Answer, Client, Effect, Hook, HookSpec, Manifest, Node, Outcome, Statement
 
-from heliosproxy.config.model import Json
+from heliosproxy.config.kinds import Json
 from heliosproxy.sandbox.backoff import Backoff
 from heliosproxy.sandbox.check import check_answer
 from heliosproxy.sandbox.faults import GuestError, GuestLost, PluginFault

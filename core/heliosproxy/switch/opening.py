@@ -20,7 +20,7 @@ from heliosproxy.auth.scram import ScramClient
 from heliosproxy.auth.secrets import salted_password
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.model import Address
+from heliosproxy.config.kinds import Address
 from heliosproxy.switch.settings import answered, question, unreported
 from heliosproxy.wire import builders
 from heliosproxy.wire.buffer import frame

@@ -23,7 +23,8 @@ from heliosproxy.auth.users import Users
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
-from heliosproxy.config.model import Address, Config
+from heliosproxy.config.kinds import Address
+from heliosproxy.config.model import Config
 from heliosproxy.switch.link import Link
 from heliosproxy.switch.local import notices
 from heliosproxy.switch.login import Admitted, Conversation, application_name, greeting, log_in

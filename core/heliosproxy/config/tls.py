@@ -1,0 +1,105 @@
+"""`[client_tls]` and `[server_tls]` as what Python's ssl works with.
+
+Ciphers, curves and the rest are OpenSSL's defaults. No sessions are resumed and nothing is renegotiated, as in
+PostgreSQL. Reads the files that the sections name, so that calling it again is how certificates are renewed.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+from heliosproxy.config.access import ClientTls, ServerTls
+from heliosproxy.config.secrets import require_private
+from heliosproxy.config.values import BadValue
+
+ALPN = "postgresql"
+"""What a connection is for, as TLS names it; PostgreSQL 17 and later ask for it, and direct negotiation needs it."""
+_VERSIONS = {"TLSv1.2": ssl.TLSVersion.TLSv1_2, "TLSv1.3": ssl.TLSVersion.TLSv1_3}
+
+
+class BadTls(BadValue):
+    """A file that cannot be used; `key` is the key that names it."""
+
+    def __init__(self, key: str, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)
+        self.key = key
+
+
+def for_clients(tls: ClientTls) -> ssl.SSLContext | None:
+    """What clients are offered; None if they are offered nothing. Raises BadTls.
+
+    Where there is a `ca_file` clients are asked for a certificate; one that they show must be good.
+    """
+    if tls.sslmode == "disable" or tls.cert_file is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _VERSIONS[tls.min_protocol_version]
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    context.set_alpn_protocols([ALPN])
+    _identify(context, tls.cert_file, tls.key_file)
+    if tls.ca_file is not None:
+        _trust(context, tls.ca_file, tls.crl_file)
+        context.verify_mode = ssl.CERT_OPTIONAL
+    return context
+
+
+def for_nodes(tls: ServerTls) -> ssl.SSLContext | None:
+    """What the proxy says to nodes; None if it says nothing. Raises BadTls.
+
+    As in libpq a certificate is looked at with `verify-ca`, `verify-full`, and with `require` where there is a
+    `ca_file`.
+    """
+    if tls.sslmode == "disable":
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = _VERSIONS[tls.min_protocol_version]
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols([ALPN])
+    context.check_hostname = tls.sslmode == "verify-full"
+    verifies = tls.sslmode in ("verify-ca", "verify-full") or (tls.sslmode == "require" and tls.ca_file is not None)
+    context.verify_mode = ssl.CERT_REQUIRED if verifies else ssl.CERT_NONE
+    if tls.ca_file is not None:
+        _trust(context, tls.ca_file, tls.crl_file)
+    elif verifies:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    if tls.cert_file is not None:
+        _identify(context, tls.cert_file, tls.key_file)
+    return context
+
+
+def _trust(context: ssl.SSLContext, ca_file: Path, crl_file: Path | None) -> None:
+    _load("ca_file", ca_file, lambda: context.load_verify_locations(ca_file))
+    if crl_file is not None:
+        _load("crl_file", crl_file, lambda: context.load_verify_locations(crl_file))
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+
+
+def _identify(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    key, file = ("key_file", key_file) if key_file is not None else ("cert_file", cert_file)
+    try:
+        require_private(file)
+    except BadValue as bad:
+        raise BadTls(key, bad.message, bad.hint) from None
+
+    def refuse() -> str:
+        raise BadTls(key, f"{file} is encrypted, and nobody is there to give the passphrase", "decrypt it")
+
+    _load(key, file, lambda: context.load_cert_chain(cert_file, key_file, refuse), cert_file)
+
+
+def _load(key: str, file: Path, load: Callable[[], None], *others: Path) -> None:
+    for each in (file, *others):
+        try:
+            each.read_bytes()
+        except OSError as error:
+            name = key if each == file else "cert_file"
+            raise BadTls(name, f"cannot read {each}: {error.strerror}") from None
+    try:
+        load()
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise BadTls(key, f"{file} is not the key of the certificate") from None
+        raise BadTls(key, f"{file} holds nothing that can be used here ({error.reason or error})") from None

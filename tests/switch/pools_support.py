@@ -69,7 +69,7 @@ class Theatre(Stage):
 
     def pool(self, user: str = "alice", database: str = "db") -> Pool:
         """The pool of a user for a database."""
-        return self.switch.links.pools["primary", database, user]
+        return self.switch.links.pool(self.cluster.nodes[0], database, user)
 
     def statistics(self, user: str = "alice", database: str = "db") -> PoolStatistics:
         """What the pool says of itself."""

@@ -165,7 +165,7 @@ def test_links_opened_ahead_take_no_room_from_those_who_wait(make: Make) -> None
     for _ in range(3):
         play.passes(0.1)
     assert len(play.alive) == 2
-    assert sum(len(pool.links) for pool in play.switch.links.pools.values()) == 2
+    assert sum(len(pool.links) for pool in play.switch.links.pools) == 2
 
 
 def test_53300_names_the_cap(make: Make) -> None:
@@ -194,3 +194,19 @@ def test_a_link_serves_the_client_that_it_was_opened_for_before_it_makes_room(ma
     play.answer(bob)
     assert play.opening == [play.pool("carol")]
     assert waits(carol)
+
+
+def test_users_with_one_role_on_the_nodes_share_a_pool(make: Make) -> None:
+    play = make(size=1, pools=(PoolFor(database="db", size=1, server_user="app"),))
+    play.answer(play.asking("alice"))
+    play.answer(play.asking("bob"))
+    assert play.pool("alice") is play.pool("bob")
+    assert (play.pool("bob").user, play.pool("bob").asked_by, len(play.alive)) == ("app", "bob", 1)
+    assert play.pool("alice", "other") is not play.pool("bob", "other")
+
+
+def test_users_with_one_role_and_keys_of_their_own_do_not_share_a_pool(make: Make) -> None:
+    entries = tuple(PoolFor(user=name, server_user="app", size=size) for name, size in (("alice", 1), ("bob", 2)))
+    play = make(pools=entries)
+    assert play.pool("alice") is not play.pool("bob")
+    assert {play.pool(name).user for name in ("alice", "bob")} == {"app"}

@@ -123,7 +123,7 @@ class Storm(RuleBasedStateMachine):
             return
         self.asking = [speaker for speaker in self.asking if speaker.session.units]
         links: set[Link] = set()
-        for pool in self.play.switch.links.pools.values():
+        for pool in self.play.switch.links.pools:
             self.check(pool)
             self.check_order(pool)
             links.update(pool.links)
@@ -168,7 +168,7 @@ class Storm(RuleBasedStateMachine):
                 self.answer(server)
             self.play.passes(0.5)
         assert [speaker for speaker in self.asking if speaker.session.units] == []
-        for pool in self.play.switch.links.pools.values():
+        for pool in self.play.switch.links.pools:
             assert (pool.opening, len(pool.queue.waiting), len(pool.links) - len(pool.idle)) == (0, 0, 0)
 
 

@@ -113,7 +113,7 @@ def test_L1_a_link_whose_reset_fails_is_closed(stage: Make) -> None:
     play.server().answers(builders.command_complete("CALL") + IDLE)
     play.server().answers(ONE_ROW + IDLE + server_error() + IDLE)
     assert play.server().closed
-    assert not play.switch.links.pools[("primary", "db", "alice")].links
+    assert not play.switch.links.pools[0].links
 
 
 def test_what_stays_in_the_session_pins_it(stage: Make) -> None:

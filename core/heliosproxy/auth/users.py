@@ -8,6 +8,7 @@ from secrets import token_bytes
 
 from heliosproxy.auth.secrets import ScramSecret
 from heliosproxy.config.access import User
+from heliosproxy.config.model import Pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +42,10 @@ class Users:
         self._secrets[name] = secret
         return secret
 
-    def on_nodes(self, name: str) -> ServerLogin:
-        """Who the user is on the nodes: as configured; a user let in by trust, itself without a password."""
-        user = self._users.get(name)
-        if user is None:
-            return ServerLogin(name)
+    def on_nodes(self, name: str, pool: Pool) -> ServerLogin:
+        """Who the user is on the nodes: as configured for the user, else for the pool; else the same name, for a user
+        let in by trust without a password."""
+        user = self._users.get(name) or User(name)
+        if user.server_user is None and pool.server_user is not None:
+            return ServerLogin(pool.server_user, pool.server_password)
         return ServerLogin(user.server_user or name, user.server_password or user.password)

@@ -53,7 +53,7 @@ def status(proxy: Proxy) -> StatusShown:
         "proxy": cast("ProxyShown", asdict(statistics)),
         "nodes": nodes,
         "cluster": cast("ClusterShown", cluster),
-        "pools": [cast("PoolShown", asdict(pool.statistics(now))) for pool in proxy.switch.links.pools.values()],
+        "pools": [cast("PoolShown", asdict(pool.statistics(now))) for pool in proxy.switch.links.pools],
         "flows": cast("FlowsShown", {**asdict(table), "remembered": round(table.remembered, 4)}),
         "plugins": [
             {"name": p.name, "version": p.manifest.version, "state": p.state, "reason": p.reason}

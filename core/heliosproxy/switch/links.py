@@ -61,10 +61,12 @@ class Sessions(Starts, Protocol):
 
 
 class Links:
-    """Pools by node, database and user."""
+    """Pools by node, database and the client's user; users with the same role there, and the same keys of `[[pools]]`,
+    share one."""
 
     def __init__(self, policies: Policies, cluster: Cluster, port: Port, sessions: Sessions) -> None:
-        self.pools: dict[tuple[str, str, str], Pool] = {}
+        self.pools: list[Pool] = []
+        self._of: dict[tuple[str, str, str], Pool] = {}
         self._policies = policies
         self._caps = Caps(policies)
         self._cluster = cluster
@@ -74,17 +76,27 @@ class Links:
         self.handover = Handover(port, sessions, self._idle, partial(self._close, "reset failed"))
 
     def pool(self, node: Node, database: str, user: str) -> Pool:
-        """The pool of a node for a database and a user."""
+        """The pool of a node for a database and a client's user."""
         key = (node.name, database, user)
-        pool = self.pools.get(key)
+        pool = self._of.get(key)
         if pool is None:
-            pool = self.pools[key] = Pool(node, database, user, self._policies.of(database, user))
-            self._caps.join(pool)
+            pool = self._of[key] = self._shared(node, database, user)
+        return pool
+
+    def _shared(self, node: Node, database: str, user: str) -> Pool:
+        policy, role = self._policies.of(database, user), self._policies.role(database, user)
+        for pool in self.pools:
+            if pool.policy is policy and (pool.node, pool.database, pool.user) == (node, database, role):
+                return pool
+        pool = Pool(node, database, role, policy, user)
+        self.pools.append(pool)
+        self._caps.join(pool)
         return pool
 
     def take(self, session: Session, pool: Pool) -> None:
         """Give the session a link, now or when it is its turn."""
         link = pool.take(session)
+        pool.asked_by = session.client.user
         if link is not None:
             self.handover.give(session, link)
         else:
@@ -228,7 +240,7 @@ class Links:
 
     def tick(self, now: float) -> None:
         """Look after those who wait, close what is too old or has idled long enough, open what is missing."""
-        for pool in list(self.pools.values()):
+        for pool in self.pools:
             pool.look(now)
             self._time_out(pool, now)
             while (found := pool.to_close(now)) is not None:

@@ -180,6 +180,7 @@ class Planner:
             client.address if "address" in reads else "",
             client.tenant if "tenant" in reads else "",
             client.authentication if "authentication" in reads else "",
+            client.server_name if "server-name" in reads else "",
         )
         number = self._classes.get(facts)
         if number is None:

@@ -16,6 +16,7 @@ class Policies:
     def __init__(self, config: Config) -> None:
         self._default = config.pool
         self._entries = config.pools
+        self._roles = {user.name: user.server_user for user in config.auth.users if user.server_user is not None}
 
     def of(self, database: str, user: str) -> Pool:
         """The first entry of `[[pools]]` that matches, else `[pool]`."""
@@ -23,6 +24,10 @@ class Policies:
             if entry.database in (None, database) and entry.user in (None, user):
                 return entry
         return self._default
+
+    def role(self, database: str, user: str) -> str:
+        """Who a user is on the nodes: as the user's own `server_user` says, else the pool's; else the same name."""
+        return self._roles.get(user) or self.of(database, user).server_user or user
 
     def database_limit(self, database: str) -> int | None:
         """`max_database_connections`, which only an entry without a user may give for a database; None: no limit."""

@@ -1,4 +1,4 @@
-"""A pool: the links to one node for one database and user, and who waits for one.
+"""A pool: the links to one node for one database and role, and who waits for one.
 
 Decisions are synchronous: `take` answers at once or puts the session into the queue; whoever opens links is told how
 many more there should be. Times are seconds of the monotonic clock.
@@ -65,10 +65,13 @@ class PoolStatistics:
 class Pool:
     """Links are packed: the one released last is taken first, so that the others can go idle and be closed."""
 
-    def __init__(self, node: Node, database: str, user: str, policy: Policy) -> None:
+    def __init__(self, node: Node, database: str, user: str, policy: Policy, asked_by: str = "") -> None:
         self.node = node
         self.database = database
         self.user = user
+        """Its role there."""
+        self.asked_by = asked_by or user
+        """The client's user that last wanted a link: the next one is opened with what is known of that user."""
         self.policy = policy
         """What `[pool]` and `[[pools]]` say of it: mode, sizes, time-outs."""
         self.caps: tuple[Cap, ...] = ()

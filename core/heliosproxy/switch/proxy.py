@@ -238,7 +238,8 @@ class Proxy:
 
     async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
         """Log in to the primary; to any other node where there is none; wait where there is no node at all."""
-        login, policy = self.users.on_nodes(user), self.switch.policies.of(database, user)
+        policy = self.switch.policies.of(database, user)
+        login = self.users.on_nodes(user, policy)
         timeout, tracked = policy.connect_timeout, policy.tracked_settings
         give_up = trio.current_time() + self.config.proxy.login_timeout / 2
         while True:
@@ -332,7 +333,7 @@ class Proxy:
         self._nursery.start_soon(self._cancel, link, done)
 
     async def _open(self, pool: Pool) -> None:
-        login = self.users.on_nodes(pool.user)
+        login = self.users.on_nodes(pool.asked_by, pool.policy)
         try:
             policy = pool.policy
             opened = await open_link(

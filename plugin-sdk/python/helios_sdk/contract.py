@@ -59,6 +59,7 @@ class Client:
     address: str = ""
     tenant: str = ""
     authentication: str = ""
+    server_name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

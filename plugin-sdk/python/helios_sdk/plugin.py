@@ -37,7 +37,7 @@ CAPABILITIES = ("log", "clock")
 """What a plugin may ask for."""
 FACTS = (
     "text", "shape", "hints", "tables", "functions", "parameters", "user", "database", "application-name", "address",
-    "tenant", "authentication", "nodes",
+    "tenant", "authentication", "server-name", "nodes",
 )  # fmt: skip
 """What a hook may read, beside `tag:<key>` and `comment:<key>`."""
 CONDITIONS = ("hints", "tables", "functions")

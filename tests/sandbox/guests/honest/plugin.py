@@ -30,13 +30,13 @@ class Echo(Plugin):
     version = "1.2.3"
     stage = "observers"
 
-    @hook(reads=("user", "database", "application-name", "address", "tenant", "authentication"))
+    @hook(reads=("user", "database", "application-name", "address", "tenant", "authentication", "server-name"))
     def on_connect(self, client: Client) -> Directive:
         return Directive(Tag("given", repr(client)), "echo")
 
     @hook(reads=(
         "text", "shape", "hints", "tables", "functions", "parameters", "user", "database", "application-name",
-        "address", "tenant", "authentication", "tag:a", "comment:traceparent",
+        "address", "tenant", "authentication", "server-name", "tag:a", "comment:traceparent",
     ))  # fmt: skip
     def on_parse(self, statement: Statement) -> Answer:
         given = Directive(Rewrite(repr(statement)), "echo")

@@ -6,7 +6,9 @@ Our own code and not a library, for two reasons: the server's side must hand out
 think of must end in one of two errors. ProtocolError: not SCRAM, or a part of it that we do not speak.
 AuthenticationError: SCRAM, but the proof is wrong, or the peer asks for what we refuse.
 
-Channel binding (SCRAM-SHA-256-PLUS) is not offered and not used.
+Channel binding (SCRAM-SHA-256-PLUS) ties the exchange to the TLS connection under it by the server's certificate (RFC
+5929, tls-server-end-point), so that nobody in the middle can pass it on. The other types of binding are not spoken, as
+PostgreSQL does not speak them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import re
 import secrets
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from heliosproxy.auth.secrets import (
@@ -32,6 +35,10 @@ from heliosproxy.auth.secrets import (
 from heliosproxy.wire.errors import PeerError, ProtocolError
 
 MECHANISM = "SCRAM-SHA-256"
+MECHANISM_PLUS = "SCRAM-SHA-256-PLUS"
+"""The same with channel binding."""
+BINDING = b"tls-server-end-point"
+"""The only type of channel binding that is spoken."""
 
 Derive: TypeAlias = Callable[[bytes, bytes, int], bytes]
 """(prepared password, salt, iterations) to the salted password."""
@@ -59,8 +66,50 @@ _SERVER_FINAL = re.compile(rb"(?:v=(?P<signature>" + _VALUE + rb")|e=(?P<error>"
 class AuthenticationError(PeerError):
     """The peer did not prove who it is."""
 
-    def __init__(self, message: str, *, detail: str | None = None, hint: str | None = None) -> None:
-        super().__init__(message, "28P01", detail=detail, hint=hint)
+    def __init__(
+        self, message: str, sqlstate: str = "28P01", *, detail: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message, sqlstate, detail=detail, hint=hint)
+
+
+def wrong_password(user: str) -> AuthenticationError:
+    """What everyone is told who does not prove that he is `user`, whether or not there is such a user."""
+    return AuthenticationError(f'password authentication failed for user "{shown(user)}"')
+
+
+def shown(name: str) -> str:
+    """A name from the wire as text that can be shown: bytes that are not UTF-8 are replaced."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+@dataclass(frozen=True, slots=True)
+class ScramKeys:
+    """What a client's proof reveals: enough to log in as it wherever its secret is the same one (SCRAM pass-through).
+
+    As good as the password: not to be logged or stored.
+    """
+
+    client_key: bytes = field(repr=False)
+    server_key: bytes = field(repr=False)
+    salt: bytes
+    iterations: int
+
+
+@dataclass(frozen=True, slots=True)
+class Derivation:
+    """A salted password that is to be computed: 2 ms at PostgreSQL's 4,096 iterations, seconds at MAX_ITERATIONS.
+
+    Equal ones have equal results, so that results may be remembered by it.
+    """
+
+    password: bytes = field(repr=False)
+    """After `secrets.prepare`."""
+    salt: bytes
+    iterations: int
+
+    def compute(self) -> bytes:
+        """RFC 5802's SaltedPassword. May be called in any thread; hashlib lets go of the GIL meanwhile."""
+        return salted_password(self.password, self.salt, self.iterations)
 
 
 def make_nonce() -> bytes:
@@ -75,25 +124,51 @@ class ScramServer:
     the start-up packet: the name in SCRAM's own message is ignored, as PostgreSQL ignores it.
     """
 
-    __slots__ = ("_bare", "_binding", "_nonce", "_secret", "_server_first", "_server_nonce", "_user", "client_key")
+    __slots__ = ("_bare", "_binding", "_endpoint", "_nonce", "_plus", "_secret", "_server_first", "_server_nonce",
+                 "_user", "keys")  # fmt: skip
 
-    def __init__(self, secret: ScramSecret, *, user: str = "", nonce: Callable[[], bytes] = make_nonce) -> None:
-        """`user` is for the error's text; `nonce` gives this side's part of the nonce."""
+    def __init__(
+        self,
+        secret: ScramSecret,
+        *,
+        user: str = "",
+        nonce: Callable[[], bytes] = make_nonce,
+        endpoint: bytes | None = None,
+        plus: bool = False,
+    ) -> None:
+        """`user` is for the error's text; `nonce` gives this side's part of the nonce.
+
+        endpoint: the tls-server-end-point data of our certificate, if the client was offered MECHANISM_PLUS.
+        plus: it chose that. ValueError without an endpoint.
+        """
+        if plus and endpoint is None:
+            raise ValueError("channel binding needs an endpoint")
         self._secret = secret
         self._user = user
         self._server_nonce = nonce()
+        self._endpoint, self._plus = endpoint, plus
         self._bare = self._binding = self._nonce = self._server_first = b""
-        self.client_key: bytes | None = None
-        """RFC 5802's ClientKey, once `final` has succeeded. As good as the password: not to be logged or stored."""
+        self.keys: ScramKeys | None = None
+        """The client's keys, once `final` has succeeded."""
+
+    @property
+    def client_key(self) -> bytes | None:
+        """RFC 5802's ClientKey, once `final` has succeeded."""
+        return None if self.keys is None else self.keys.client_key
 
     def first(self, client_first: bytes) -> bytes:
-        """The server-first-message. Raises ProtocolError (08P01; 0A000 for a part of SCRAM that we do not speak)."""
+        """The server-first-message.
+
+        Raises ProtocolError (08P01; 0A000 for a part of SCRAM that we do not speak), and AuthenticationError (28000) if
+        somebody has told the client that we cannot bind channels.
+        """
         match = _CLIENT_FIRST.fullmatch(client_first)
         if match is None:
             raise _malformed("the client's first message")
+        self._check_binding(match["binding"])
         _refuse_unspoken(match)
         self._bare = match["bare"]
-        self._binding = b64encode(match["header"])
+        self._binding = b64encode(match["header"] + (self._endpoint or b"" if self._plus else b""))
         self._nonce = match["nonce"] + self._server_nonce
         self._server_first = b"r=%b,s=%b,i=%d" % (self._nonce, b64encode(self._secret.salt), self._secret.iterations)
         return self._server_first
@@ -101,7 +176,8 @@ class ScramServer:
     def final(self, client_final: bytes) -> bytes:
         """The server-final-message, which proves to the client that we know its secret.
 
-        Raises AuthenticationError if the client does not know the password, ProtocolError if it did not answer `first`.
+        Raises AuthenticationError if the client does not know the password, or speaks through another TLS connection
+        than this (28000); ProtocolError if it did not answer `first`.
         """
         match = _CLIENT_FINAL.fullmatch(client_final)
         if match is None:
@@ -109,53 +185,85 @@ class ScramServer:
         if not hmac.compare_digest(match["nonce"], self._nonce):
             raise ProtocolError("invalid SCRAM response", detail="Nonce does not match.")
         if not hmac.compare_digest(match["binding"], self._binding):
-            raise ProtocolError("invalid SCRAM response", detail="Channel binding is not what the first message said.")
+            raise self._unbound()
         proof = _base64(match["proof"], "the client's proof", KEY_SIZE)
         transcript = b",".join((self._bare, self._server_first, match["unproven"]))
-        self.client_key = self._recover(proof, transcript)
+        key = self._recover(proof, transcript)
+        self.keys = ScramKeys(key, self._secret.server_key, self._secret.salt, self._secret.iterations)
         return b"v=" + b64encode(_sign(self._secret.server_key, transcript))
+
+    def _check_binding(self, flag: bytes) -> None:
+        """The gs2-cbind-flag: `p=type` binds, `y` would if it were offered, `n` cannot."""
+        if flag.startswith(b"p") and not self._plus:
+            raise ProtocolError("malformed SCRAM message", detail=_BINDING_WITHOUT_PLUS)
+        if self._plus and not flag.startswith(b"p"):
+            raise ProtocolError("malformed SCRAM message", detail=_PLUS_WITHOUT_BINDING)
+        if flag == b"y" and self._endpoint is not None:
+            raise AuthenticationError("SCRAM channel binding negotiation error", "28000", detail=_DOWNGRADED)
+        if self._plus and flag != b"p=" + BINDING:
+            raise ProtocolError(f'unsupported SCRAM channel-binding type "{flag[2:].decode("ascii")}"')
+
+    def _unbound(self) -> PeerError:
+        if self._plus:
+            return AuthenticationError("SCRAM channel binding check failed", "28000")
+        return ProtocolError("invalid SCRAM response", detail="Channel binding is not what the first message said.")
 
     def _recover(self, proof: bytes, transcript: bytes) -> bytes:
         key = _xor(proof, _sign(self._secret.stored_key, transcript))
         if not hmac.compare_digest(stored_key(key), self._secret.stored_key):
-            name = self._user.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-            raise AuthenticationError(f'password authentication failed for user "{name}"')
+            raise wrong_password(self._user)
         return key
 
 
 class ScramClient:
-    """The client's side of one login: `first`, `final`, then `verify`, once each.
+    """The client's side of one login: `first`, `challenge`, `prove`, then `verify`, once each.
 
-    `derive` computes the salted password, 2 ms at PostgreSQL's 4,096 iterations and seconds at the most that is
-    accepted; a caller that logs in often hands in one that remembers.
+    Between `challenge` and `prove` the caller computes a salted password, in a thread if others must not wait for it,
+    or takes one that it remembers. `final` does all of it in one call, with `derive`.
     """
 
-    __slots__ = ("_bare", "_derive", "_nonce", "_password", "_server_key", "_transcript")
+    __slots__ = ("_bare", "_binding", "_derive", "_header", "_keys", "_nonce", "_password", "_server_first",
+                 "_server_key", "_server_nonce", "_transcript", "mechanism")  # fmt: skip
 
     def __init__(
         self,
         user: str,
-        password: str | bytes,
+        credential: str | bytes | ScramKeys,
         *,
         nonce: Callable[[], bytes] = make_nonce,
         derive: Derive = salted_password,
+        endpoint: bytes | None = None,
+        plus: bool = False,
     ) -> None:
-        self._password = prepare(password)
+        """`credential` is the password, or the keys that a client has proved.
+
+        endpoint: the tls-server-end-point data of the server's certificate, if we could bind to it.
+        plus: the server offers MECHANISM_PLUS, and it is chosen. ValueError without an endpoint.
+        """
+        if plus and endpoint is None:
+            raise ValueError("channel binding needs an endpoint")
+        self.mechanism = MECHANISM_PLUS if plus else MECHANISM
+        self._keys = credential if isinstance(credential, ScramKeys) else None
+        self._password = b"" if isinstance(credential, ScramKeys) else prepare(credential)
         self._derive = derive
         self._nonce = nonce()
+        flag = b"p=" + BINDING if plus else b"n" if endpoint is None else b"y"
+        self._header = flag + b",,"
+        self._binding = b64encode(self._header + (endpoint or b"" if plus else b""))
         name = user.encode("utf-8", "surrogateescape").replace(b"=", b"=3D").replace(b",", b"=2C")
         self._bare = b"n=%b,r=%b" % (name, self._nonce)
-        self._server_key = self._transcript = b""
+        self._server_first = self._server_nonce = self._server_key = self._transcript = b""
 
     def first(self) -> bytes:
         """The client-first-message."""
-        return b"n,," + self._bare
+        return self._header + self._bare
 
-    def final(self, server_first: bytes) -> bytes:
-        """The client-final-message, with the proof.
+    def challenge(self, server_first: bytes) -> Derivation | None:
+        """What must be computed before `prove`; None where there are keys already.
 
         Raises ProtocolError for what is not a server-first-message, AuthenticationError for one that no honest server
-        sends: a nonce that does not extend ours, an iteration count of 0 or above MAX_ITERATIONS.
+        sends: a nonce that does not extend ours, an iteration count of 0 or above MAX_ITERATIONS; and if the keys are
+        not of the secret that the server asks for.
         """
         match = _SERVER_FIRST.fullmatch(server_first)
         if match is None:
@@ -167,8 +275,26 @@ class ScramClient:
             raise AuthenticationError("the server's SCRAM nonce does not extend ours")
         if not 1 <= iterations <= MAX_ITERATIONS:
             raise AuthenticationError(f"the server asks for {iterations} SCRAM iterations, which we refuse")
-        salted = self._derive(self._password, _base64(match["salt"], "the server's salt"), iterations)
-        return self._prove(salted, server_first, b"c=biws,r=" + nonce)
+        salt = _base64(match["salt"], "the server's salt")
+        self._server_first, self._server_nonce = server_first, nonce
+        if self._keys is None:
+            return Derivation(self._password, salt, iterations)
+        if (self._keys.salt, self._keys.iterations) != (salt, iterations):
+            raise AuthenticationError(_OTHER_SECRET, hint=_SAME_SECRET)
+        return None
+
+    def prove(self, salted: bytes | None = None) -> bytes:
+        """The client-final-message, with the proof. `salted` is what `challenge` asked for."""
+        unproven = b"c=%b,r=%b" % (self._binding, self._server_nonce)
+        self._transcript = b",".join((self._bare, self._server_first, unproven))
+        key, self._server_key = self._both_keys(salted)
+        proof = _xor(key, _sign(stored_key(key), self._transcript))
+        return unproven + b",p=" + b64encode(proof)
+
+    def final(self, server_first: bytes) -> bytes:
+        """`challenge`, the computation and `prove` in one; raises as `challenge` does."""
+        work = self.challenge(server_first)
+        return self.prove(None if work is None else self._derive(work.password, work.salt, work.iterations))
 
     def verify(self, server_final: bytes) -> None:
         """Returns if the server knows our secret; otherwise raises AuthenticationError, or ProtocolError."""
@@ -178,23 +304,36 @@ class ScramClient:
         if match["error"] is not None:
             raise AuthenticationError(f"the server refused the proof: {match['error'].decode('utf-8', 'replace')}")
         signature = _base64(match["signature"], "the server's signature", KEY_SIZE)
-        if not hmac.compare_digest(signature, _sign(self._server_key, self._transcript)):
+        expected = _sign(self._server_key, self._transcript)
+        if not (self._transcript and hmac.compare_digest(signature, expected)):
             raise AuthenticationError("the server's SCRAM signature is wrong: it does not know the password")
 
-    def _prove(self, salted: bytes, server_first: bytes, unproven: bytes) -> bytes:
-        self._transcript = b",".join((self._bare, server_first, unproven))
-        self._server_key = server_key(salted)
-        key = client_key(salted)
-        proof = _xor(key, _sign(stored_key(key), self._transcript))
-        return unproven + b",p=" + b64encode(proof)
+    def _both_keys(self, salted: bytes | None) -> tuple[bytes, bytes]:
+        if self._keys is not None:
+            return self._keys.client_key, self._keys.server_key
+        if salted is None:
+            raise ValueError("the salted password that `challenge` asked for is missing")
+        return client_key(salted), server_key(salted)
+
+
+_BINDING_WITHOUT_PLUS = (
+    "The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data."
+)
+_PLUS_WITHOUT_BINDING = (
+    "The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data."
+)
+_DOWNGRADED = (
+    "The client supports SCRAM channel binding but thinks the server does not. However, this server does support "
+    "channel binding."
+)
+_OTHER_SECRET = "the node keeps another SCRAM secret of this user than the one that its login was checked with"
+_SAME_SECRET = (
+    "Both must be the same, salt and iterations included: copy pg_authid.rolpassword from one to the other, or give "
+    "the user a server_password."
+)
 
 
 def _refuse_unspoken(match: re.Match[bytes]) -> None:
-    if match["binding"].startswith(b"p"):
-        raise ProtocolError(
-            "the client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding "
-            "data"
-        )
     if match["identity"] is not None:
         raise ProtocolError("client uses authorization identity, but it is not supported", "0A000")
     if match["mandatory"] is not None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from secrets import token_bytes
 
+from heliosproxy.auth.scram import ScramKeys
 from heliosproxy.auth.secrets import ScramSecret
 from heliosproxy.config.access import User
 from heliosproxy.config.model import Pool
@@ -13,10 +14,14 @@ from heliosproxy.config.model import Pool
 
 @dataclass(frozen=True, slots=True)
 class ServerLogin:
-    """What the proxy logs in to a node with."""
+    """What the proxy logs in to a node with: the first of these that is there and that the node takes."""
 
     user: str
     password: str | None = field(default=None, repr=False)
+    keys: ScramKeys | None = field(default=None, repr=False)
+    """What the client has proved: for SCRAM, where the node's secret is the same one."""
+    md5: str | None = field(default=None, repr=False)
+    """The secret as pg_authid keeps it, which is enough for MD5."""
 
 
 class Users:

@@ -1,0 +1,117 @@
+"""A connection while a trio task has it: a socket, and from some point on TLS over it.
+
+*Resource handling*: a `Stream` owns its socket until `detach` gives it away, together with the TLS that it speaks.
+
+*Error handling*: TlsError for what the peer's TLS does wrong, after it was told by an alert; trio's errors for what the
+socket raises. Deadlines are the caller's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ssl
+from socket import socket as Socket
+
+import trio
+
+from heliosproxy.wire.tls import Tls, TlsError
+
+_RECEIVED = 16 * 1024
+
+
+class Stream:
+    """Bytes both ways, in the clear or through TLS. One task at a time."""
+
+    __slots__ = ("_ended", "_stream", "tls")
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self._ended = False
+        self.tls: Tls | None = None
+        """None while what is sent is in the clear."""
+
+    @property
+    def socket(self) -> trio.socket.SocketType:
+        """The socket, to ask who is at its other end."""
+        return self._stream.socket
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """What came next; empty once the peer has ended the connection.
+
+        At most `max_bytes` are read from the socket. Through TLS it may be up to a record (16 KB) more, since all that
+        was decrypted is given: nothing stays behind in here (H1).
+        """
+        if self.tls is None:
+            return bytes(await self._stream.receive_some(max_bytes))
+        data, tls = await self._decrypt(b""), self.tls
+        while not data and not tls.closed and not self._ended:
+            received = await self._stream.receive_some(max_bytes)
+            self._ended = not received
+            data = await self._decrypt(bytes(received))
+        return data
+
+    async def send_all(self, data: bytes) -> None:
+        """Send all of it."""
+        await self._stream.send_all(data if self.tls is None else self.tls.send(data))
+
+    async def start_tls(
+        self,
+        context: ssl.SSLContext,
+        *,
+        server_side: bool,
+        server_hostname: str | None = None,
+        already: bytes = b"",
+        turn: trio.Lock | None = None,
+    ) -> None:
+        """From here on through TLS. Raises TlsError; the connection is then good for nothing but to be closed.
+
+        `already`: what was read of the handshake before it was known to be one (direct negotiation). Bytes that came in
+        the clear before a handshake that was asked for must never get here: the caller refuses them.
+
+        A step of the handshake computes for up to 2 ms without letting others on. Steps of streams that share a `turn`
+        take turns with everything else that runs.
+        """
+        tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
+        tls.feed(already)
+        while not await self._step(tls, turn or trio.Lock()):
+            data = await self._stream.receive_some(_RECEIVED)
+            if not data:
+                raise TlsError("the connection was closed during the TLS handshake")
+            tls.feed(bytes(data))
+        self.tls = tls
+
+    async def _step(self, tls: Tls, turn: trio.Lock) -> bool:
+        try:
+            async with turn:
+                return tls.handshake()
+        finally:
+            await self._say(tls.outgoing())
+
+    async def _decrypt(self, ciphertext: bytes) -> bytes:
+        assert self.tls is not None
+        try:
+            return self.tls.receive(ciphertext)
+        finally:
+            await self._say(self.tls.outgoing())
+
+    async def _say(self, data: bytes) -> None:
+        if data:
+            with contextlib.suppress(trio.BrokenResourceError):  # what is wrong shows when it is read from
+                await self._stream.send_all(data)
+
+    def detach(self) -> tuple[Socket, Tls | None]:
+        """Give away the socket and its TLS, which belong together. Nothing that was received is lost: what
+        `receive_some` gave is the caller's, all else is still in the socket or, part of a record, in the TLS.
+
+        Through TLS something must have been received first.
+        """
+        return Socket(fileno=self._stream.socket.detach()), self.tls
+
+    async def aclose(self) -> None:
+        """Say goodbye, if TLS is spoken and the socket takes it at once, and close. Never waits."""
+        if self._stream.socket.fileno() >= 0:
+            connection, tls = self.detach()
+            with connection, contextlib.suppress(OSError):
+                if tls is not None:
+                    connection.send(tls.close())
+        await trio.lowlevel.cancel_shielded_checkpoint()

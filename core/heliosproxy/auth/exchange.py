@@ -120,7 +120,7 @@ class ScramExchange:
     def begin(self) -> bytes:
         """Offers the mechanisms. Raises AuthenticationError if only PLUS would do and there is nothing to bind to."""
         if self._only_plus and self._endpoint is None:
-            raise AuthenticationError("SCRAM channel binding is required, and there is nothing here to bind to", "28000")
+            raise AuthenticationError("SCRAM channel binding is required, and there is nothing to bind to", "28000")
         return AuthenticationSASL(self._mechanisms()).encode()
 
     def answer(self, body: bytes) -> bytes:

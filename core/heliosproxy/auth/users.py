@@ -1,15 +1,24 @@
-"""The users that the configuration names: how they prove who they are, and who they are on the nodes."""
+"""Users: what they prove who they are with, and who they are on the nodes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import logging
+from collections import OrderedDict
 from dataclasses import dataclass, field
-from secrets import token_bytes
+from typing import Self
 
-from heliosproxy.auth.scram import ScramKeys
-from heliosproxy.auth.secrets import ScramSecret
-from heliosproxy.config.access import User
+import trio
+
+from heliosproxy.auth.answers import Answers, Lookup
+from heliosproxy.auth.known import Known, Proof, Strangers
+from heliosproxy.auth.scram import ScramKeys, shown
+from heliosproxy.config.access import Auth, User
 from heliosproxy.config.model import Pool
+
+log = logging.getLogger("heliosproxy.auth")
+
+PROOFS_MOST = 10_000
+"""Users whose keys are remembered; least recently used out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,32 +34,135 @@ class ServerLogin:
 
 
 class Users:
-    """Users by name. Secrets of users with a plain password are computed once, when they are first needed."""
+    """Those of the configuration, and those whom `lookup` finds on the nodes where `auth_query` is set.
 
-    def __init__(self, users: Iterable[User]) -> None:
-        self._users = {user.name: user for user in users}
-        self._secrets: dict[str, ScramSecret] = {}
-        self._mock_key = token_bytes(32)
+    Secrets of passwords in plain text take 2 ms each to compute. `prepare` does that ahead, so that a user's first
+    login takes no longer than that of a stranger.
+    """
 
-    def secret(self, name: str) -> ScramSecret:
-        """The user's secret; one that no password fits, if there is no such user."""
-        secret = self._secrets.get(name)
-        if secret is not None:
-            return secret
-        user = self._users.get(name)
-        if user is None:
-            return ScramSecret.mock(name, self._mock_key)
-        if user.secret is not None:
-            secret = ScramSecret.parse(user.secret)
-        else:
-            secret = ScramSecret.from_password(user.password or "")
-        self._secrets[name] = secret
-        return secret
+    def __init__(self, auth: Auth, lookup: Lookup | None = None, *, strangers: Strangers | None = None) -> None:
+        self.strangers = strangers or Strangers()
+        """What names are checked against that nobody has."""
+        self._auth = auth
+        self._listed = {user.name: user for user in auth.users}
+        self._known = {user.name: known for user in auth.users if (known := _stored(user)) is not None}
+        self._proofs: OrderedDict[str, Proof] = OrderedDict()
+        self._answers: Answers | None = None
+        if auth.auth_query is not None and lookup is not None:
+            self._answers = Answers(lookup, auth.auth_cache, auth.auth_negative_cache, self._resemble)
+        self._resemble()
+
+    def replaced(self, auth: Auth, lookup: Lookup | None = None) -> Self:
+        """The users of a new configuration, with all that is still true of what this one has computed and learned.
+
+        Strangers look as they did. `prepare` computes what is new.
+        """
+        new = type(self)(auth, lookup, strangers=Strangers(self.strangers.key))
+        for name, user in new._listed.items():
+            known = self._known.get(name)
+            if user.password and known is not None and known.password == user.password:
+                new._known[name] = known
+        new._proofs = self._proofs
+        if self._answers is not None and lookup is not None and _asks(auth) == _asks(self._auth):
+            new._answers = self._answers.replaced(lookup, auth.auth_cache, auth.auth_negative_cache, new._resemble)
+        new._resemble()
+        return new
+
+    def prepare(self) -> None:
+        """Compute the secrets of all passwords in plain text. Blocks; to be called in a thread before the first login.
+
+        What it has not done yet is done by the logins themselves.
+        """
+        missing = [name for name in self._listed if self._is_unprepared(name)]
+        self._known = {**self._known, **{name: self._computed(name) for name in missing}}
+        self._resemble()
+
+    async def find(self, name: str) -> Known | None:
+        """The user of that name; None: there is none, or one without anything to check a password with.
+
+        Listed users come first; for others a node is asked, or was. Raises PeerError (58000) if none can be asked.
+        Whoever asks says how it ended, by `proved` or by `failed`.
+        """
+        if self._is_unprepared(name):
+            self._known[name] = await trio.to_thread.run_sync(self._computed, name)
+        known = self._known.get(name)
+        if known is None and self._answers is not None:
+            known = await self._answers.get(name)
+        return known
+
+    def failed(self, name: str) -> None:
+        """A login with this name did not succeed, be it that it was given up: the node is asked anew at the next one.
+
+        That is so for users and strangers alike, or one could tell by the time that it takes; no oftener than once a
+        second for each name.
+        """
+        if self._answers is not None:
+            self._answers.failed(name)
+
+    def proved(self, name: str, proof: Proof) -> None:
+        """This user has logged in: what it has shown may be used in its place, as long as its secret is the same."""
+        if proof == Proof():
+            return
+        self._proofs[name] = proof
+        self._proofs.move_to_end(name)
+        if len(self._proofs) > PROOFS_MOST:
+            self._proofs.popitem(last=False)
 
     def on_nodes(self, name: str, pool: Pool) -> ServerLogin:
-        """Who the user is on the nodes: as configured for the user, else for the pool; else the same name, for a user
-        let in by trust without a password."""
-        user = self._users.get(name) or User(name)
-        if user.server_user is None and pool.server_user is not None:
-            return ServerLogin(pool.server_user, pool.server_password)
-        return ServerLogin(user.server_user or name, user.server_password or user.password)
+        """Who a user is on the nodes, and with what the proxy logs in there.
+
+        The user's own `server_user` and `server_password` come before the pool's. Who has neither is itself, with the
+        password or MD5 secret that is known, or the keys that it has last logged in with.
+        """
+        user = self._listed.get(name) or User(name)
+        role = user.server_user or pool.server_user or name
+        password = user.server_password
+        if password is None:
+            password = pool.server_password if user.server_user is None else user.password
+        if password is not None or role != name:
+            return ServerLogin(role, password)
+        return self._as_itself(name)
+
+    def _as_itself(self, name: str) -> ServerLogin:
+        known, proof = self._current(name), self._proofs.get(name, Proof())
+        if known is None:
+            return ServerLogin(name, proof.password, proof.keys)
+        if known.password is not None:
+            return ServerLogin(name, known.password)
+        if not proof.fits(known):
+            self._proofs.pop(name, None)
+            proof = Proof()
+        return ServerLogin(name, proof.password, proof.keys, known.md5)
+
+    def _current(self, name: str) -> Known | None:
+        known = self._known.get(name)
+        if known is None and self._answers is not None:
+            return self._answers.peek(name)
+        return known
+
+    def _is_unprepared(self, name: str) -> bool:
+        user = self._listed.get(name)
+        return user is not None and bool(user.password) and name not in self._known
+
+    def _computed(self, name: str) -> Known:
+        return Known.of(name, self._listed[name].password or "")
+
+    def _resemble(self) -> None:
+        answers = [] if self._answers is None else self._answers.users()
+        self.strangers.resemble([*self._known.values(), *answers])
+
+
+def _stored(user: User) -> Known | None:
+    """A user with a secret; None: one without, or with a password, which is to be computed first."""
+    if user.secret is None:
+        return None
+    try:
+        return Known.of(user.name, user.secret)
+    except ValueError as error:
+        log.warning('user "%s" cannot log in with a password: %s', shown(user.name), error)
+        return Known(user.name)
+
+
+def _asks(auth: Auth) -> tuple[str | None, str | None, str | None]:
+    """What decides the answers."""
+    return auth.auth_query, auth.auth_user, auth.auth_dbname

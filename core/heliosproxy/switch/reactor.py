@@ -5,12 +5,15 @@ its poller for everything that is ready, lets the switch decide, and writes to e
 ready together leaves together. When nothing is ready it hands the poller's own file descriptor to trio and sleeps
 there; when busy it yields to trio every 2 ms.
 
-Resource handling: an `Endpoint` owns its socket from `adopt` on and closes it. Error handling: whatever a socket
-raises ends that endpoint only; what the switch raises (a bug) is logged and ends the endpoint whose event it was.
+An endpoint that came with TLS speaks it here as well: decrypted after each read, encrypted once before each write.
+
+Resource handling: an `Endpoint` owns its socket from `adopt` on and closes it. Error handling: whatever a socket or its
+TLS raises ends that endpoint only; what the switch raises (a bug) is logged and ends the endpoint whose event it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import select
 import socket
@@ -18,6 +21,8 @@ from collections.abc import Callable
 from time import monotonic
 
 import trio
+
+from heliosproxy.wire.tls import Tls, TlsError
 
 log = logging.getLogger("heliosproxy.reactor")
 
@@ -40,7 +45,7 @@ class Endpoint:
 
     __slots__ = (
         "_closing", "_events", "_on_ended", "_reactor", "_received", "_waiting", "closed", "fd", "on_closed", "on_data",
-        "outgoing", "pending", "producer", "socket",
+        "outgoing", "pending", "producer", "socket", "tls",
     )  # fmt: skip
 
     def __init__(
@@ -49,16 +54,19 @@ class Endpoint:
         connection: socket.socket,
         on_data: Callable[[bytes], None],
         on_closed: Callable[[str], None],
+        tls: Tls | None,
     ) -> None:
         self._reactor = reactor
         self.socket = connection
         self.fd = connection.fileno()
         self.on_data = on_data
         self.on_closed = on_closed
+        self.tls = tls
+        """None where the bytes travel in the clear."""
         self.outgoing: list[bytes] = []
         """Written at the end of this round."""
         self.pending = bytearray()
-        """What the socket did not take."""
+        """What the socket did not take; of TLS, ciphertext."""
         self.producer: Endpoint | None = None
         """Whose bytes fill `pending`; not read while there is too much of it."""
         self.closed = False
@@ -136,21 +144,45 @@ class Endpoint:
             self._received *= 2
         elif self._received > RECEIVED and len(data) < RECEIVED:
             self._received = RECEIVED
-        self.on_data(data)
+        if self.tls is None:
+            self.on_data(data)
+        else:
+            self._decrypt(self.tls, data)
+
+    def _decrypt(self, tls: Tls, ciphertext: bytes) -> None:
+        try:
+            data = tls.receive(ciphertext)
+        except TlsError as error:
+            self._fail(tls, error)
+            return
+        if tls.owes and not self.outgoing:
+            self._reactor.due.append(self)
+        if data:
+            self.on_data(data)
+        if tls.closed and not self.closed:
+            self._lost("closed by the peer")
+
+    def _fail(self, tls: Tls, error: TlsError) -> None:
+        if not self.pending:
+            with contextlib.suppress(OSError):
+                self.socket.send(tls.outgoing())  # the alert, if the socket takes it
+        self._lost(error.message)
 
     def flush(self) -> None:
         """Write what is due, as far as the socket takes it."""
         if self.closed:
             return
-        data: bytes | bytearray
-        if self.pending:
-            self.pending += b"".join(self.outgoing)
-            data = self.pending
-        elif len(self.outgoing) == 1:
-            data = self.outgoing[0]
-        else:
-            data = b"".join(self.outgoing)
+        data: bytes | bytearray = self.outgoing[0] if len(self.outgoing) == 1 else b"".join(self.outgoing)
         self.outgoing.clear()
+        if self.tls is not None:
+            try:
+                data = self._encrypted(self.tls, data)
+            except TlsError as error:
+                self._fail(self.tls, error)
+                return
+        if self.pending:
+            self.pending += data
+            data = self.pending
         try:
             sent = self.socket.send(data) if data else 0
         except BlockingIOError:
@@ -164,6 +196,10 @@ class Endpoint:
                 self.discard()
             else:
                 self._watch()
+
+    def _encrypted(self, tls: Tls, data: bytes | bytearray) -> bytes:
+        """Everything that is due, and at the end the last word."""
+        return tls.send(data) + tls.close() if self._closing else tls.send(data)
 
     def _keep(self, data: bytes | bytearray, sent: int) -> None:
         if data is self.pending:
@@ -222,11 +258,18 @@ class Reactor:
         """Whose reading fills an endpoint; set by whoever pairs them."""
 
     def adopt(
-        self, connection: socket.socket, on_data: Callable[[bytes], None], on_closed: Callable[[str], None]
+        self,
+        connection: socket.socket,
+        on_data: Callable[[bytes], None],
+        on_closed: Callable[[str], None],
+        tls: Tls | None = None,
     ) -> Endpoint:
-        """Take over a connected socket, which the endpoint owns from now on."""
+        """Take over a connected socket, which the endpoint owns from now on, and the TLS that is spoken over it.
+
+        What TLS has decrypted by then, or could have, is the caller's to hand on (`Stream.detach`).
+        """
         connection.setblocking(False)
-        endpoint = Endpoint(self, connection, on_data, on_closed)
+        endpoint = Endpoint(self, connection, on_data, on_closed, tls)
         self._endpoints[endpoint.fd] = endpoint
         self.poller.register(endpoint.fd, select.EPOLLIN)
         return endpoint

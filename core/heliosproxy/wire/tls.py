@@ -35,7 +35,7 @@ class TlsError(ProtocolError):
 class Tls:
     """One side of a TLS connection. Not to be used by two threads at once."""
 
-    __slots__ = ("_hello", "_incoming", "_outgoing", "_server_name", "_side", "closed", "done")
+    __slots__ = ("_ended", "_hello", "_incoming", "_outgoing", "_server_name", "_side", "closed", "done")
 
     def __init__(self, context: ssl.SSLContext, *, server_side: bool, server_hostname: str | None = None) -> None:
         """`server_hostname`: of the server that is connected to, a name or an IP address; its certificate is held
@@ -44,6 +44,7 @@ class Tls:
         self._side = context.wrap_bio(self._incoming, self._outgoing, server_side, server_hostname)
         self._hello = bytearray() if server_side else None
         self._server_name = ""
+        self._ended = False
         self.done = False
         """The handshake is complete."""
         self.closed = False
@@ -110,12 +111,20 @@ class Tls:
     def send(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         """The ciphertext of it, and before it whatever TLS itself still had to say. To be sent as it is, in order.
 
-        Only once the handshake is complete.
+        Only once the handshake is complete. After `close` nothing more is said. Raises TlsError where a connection is
+        broken already.
         """
+        if self._ended or not plaintext:
+            return self._outgoing.read()
+        try:
+            return self._encrypt(plaintext)
+        except ssl.SSLError as error:
+            raise _wrong(error) from None
+
+    def _encrypt(self, plaintext: bytes | bytearray | memoryview) -> bytes:
         write, read = self._side.write, self._outgoing.read
         if len(plaintext) <= _PIECE:
-            if plaintext:
-                write(plaintext)
+            write(plaintext)
             return read()
         pieces: list[bytes] = []
         with memoryview(plaintext) as view:
@@ -128,10 +137,17 @@ class Tls:
         """What TLS itself has to say (handshake, alerts, answers to key updates); to be sent at once."""
         return self._outgoing.read()
 
+    @property
+    def owes(self) -> bool:
+        """`outgoing` has something."""
+        return self._outgoing.pending > 0
+
     def close(self) -> bytes:
-        """Our last word (close_notify) behind whatever is still to be said; nothing may be sent after it."""
-        with contextlib.suppress(ssl.SSLError):  # the peer has not said its own, or is nobody to say ours to
-            self._side.unwrap()
+        """Our last word (close_notify) behind whatever is still to be said; said once."""
+        if not self._ended:
+            self._ended = True
+            with contextlib.suppress(ssl.SSLError):  # the peer has not said its own, or is nobody to say ours to
+                self._side.unwrap()
         return self._outgoing.read()
 
     @property

@@ -10,6 +10,7 @@ from starlette.applications import Starlette
 
 from heliosproxy.config.model import Config
 from heliosproxy.control.admin import application
+from heliosproxy.control.reload import Reloader
 from heliosproxy.sandbox import Found, Plugin, Sandbox
 from heliosproxy.switch.proxy import Proxy
 from tests.control.support import configuration
@@ -51,4 +52,4 @@ async def proxy(config: Config, plugins: Sequence[Plugin]) -> AsyncIterator[Prox
 
 @pytest.fixture
 async def app(proxy: Proxy, installed: Sequence[Found], config: Config) -> Starlette:
-    return application(proxy, list(installed), config)
+    return application(proxy, list(installed), config, Reloader(proxy))

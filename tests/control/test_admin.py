@@ -15,6 +15,7 @@ from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config
 from heliosproxy.control.admin import open_listener, serve_admin
 from heliosproxy.control.guard import LONGEST_BODY, LONGEST_QUERY
+from heliosproxy.control.reload import Reloader
 from heliosproxy.sandbox import Plugin, Sandbox
 from heliosproxy.switch.proxy import Proxy
 from tests.control.support import call
@@ -189,7 +190,7 @@ async def test_the_listener_answers_http_and_is_closed_at_the_end(
     port = listener.getsockname()[1]
     async with trio.open_nursery() as nursery:
         with trio.fail_after(20):
-            await nursery.start(partial(serve_admin, listener, proxy, sandbox, config))
+            await nursery.start(partial(serve_admin, listener, proxy, sandbox, config, Reloader(proxy)))
             stream = await trio.open_tcp_stream("127.0.0.1", port)
             await stream.send_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             answer = b"".join([part async for part in stream])

@@ -17,15 +17,21 @@ from helios_sdk.contract import Client
 
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
+from heliosproxy.config.access import Auth, ClientTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config, NodeConfig
-from heliosproxy.switch import links, proxy, switch
-from heliosproxy.switch.login import Admitted, Conversation, log_in
+from heliosproxy.switch import greetings, links, proxy, switch
+from heliosproxy.switch.access import Access
+from heliosproxy.switch.admission import LOCAL
+from heliosproxy.switch.arrivals import Arrival
+from heliosproxy.switch.conversation import Conversation
+from heliosproxy.switch.login import Admitted, Login
 from heliosproxy.switch.opening import Opened, Unreachable
 from heliosproxy.switch.proxy import QUEUED_MOST, Proxy
 from heliosproxy.switch.reactor import HIGH_WATER, Endpoint
 from heliosproxy.switch.session import Session
 from heliosproxy.switch.settings import from_parameters
+from heliosproxy.switch.stream import Stream
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError
 from heliosproxy.wire.startup import StartupMessage
@@ -512,6 +518,7 @@ class Rig:
             ours, partial(inside._client_data, self.session), partial(inside._client_gone, self.session)
         )
         inside._clients[1] = self.endpoint
+        inside._tickets[1] = inside.admission.arrived(LOCAL, lambda: None)
         inside._owners[self.endpoint] = self.session
         inside.switch.add_session(self.session)
 
@@ -638,9 +645,11 @@ async def test_a_database_that_does_not_exist_is_nobodys_catalogue(rig: Rig, mon
     monkeypatch.setattr(proxy, "open_link", open_link)
     rig.proxy.cluster.nodes[0].healthy, rig.proxy.cluster.primary = True, rig.proxy.cluster.nodes[0]
     ours, _ = trio.testing.memory_stream_pair()
-    talk = Conversation(ours)  # type: ignore[arg-type]
+    ticket = rig.proxy.admission.arrived(LOCAL, lambda: None)
+    arrival = Arrival(Conversation(Stream(ours)), ticket)  # type: ignore[arg-type]
     with pytest.raises(PeerError):
-        await rig.proxy._admit(talk, Admitted(Client("alice", "nonsense"), {}, {}, 0, b""))
+        await rig.proxy._enter(arrival, Admitted(Client("alice", "nonsense"), {}, {}, 0, b""))
+    assert not arrival.entered
     assert [held.database for held in rig.proxy.cluster.snapshots.statistics()] == []
 
 
@@ -658,19 +667,19 @@ async def test_logins_of_one_kind_ask_the_server_once(rig: Rig, monkeypatch: pyt
 
     monkeypatch.setattr(proxy, "open_link", open_link)
     rig.proxy.cluster.nodes[0].healthy, rig.proxy.cluster.primary = True, rig.proxy.cluster.nodes[0]
-    admitted = Admitted(Client("alice", "db"), {}, {}, 0, b"")
+    found = partial(rig.proxy._greetings.of, "db", "alice", {})
     with trio.fail_after(5):
         async with trio.open_nursery() as nursery:
             for _ in range(5):
-                nursery.start_soon(rig.proxy._greeting, admitted)
+                nursery.start_soon(found)
             await trio.testing.wait_all_tasks_blocked()
             go.set()
         assert asked == 1
-        await rig.proxy._greeting(admitted)
+        await found()
         assert asked == 1, "it is remembered"
-        later = monotonic() + proxy.GREETING_AGE
-        monkeypatch.setattr(proxy, "monotonic", lambda: later)
-        await rig.proxy._greeting(admitted)
+        later = monotonic() + greetings.AGE
+        monkeypatch.setattr(greetings, "monotonic", lambda: later)
+        await found()
         assert asked == 2, "and not for ever: ALTER ROLE may have changed it"
 
 
@@ -687,8 +696,12 @@ async def test_options_cannot_name_what_the_packet_itself_says(rig: Rig, option:
         async def cancel(key: tuple[int, bytes]) -> None:
             raise AssertionError
 
+        login = Login(
+            Conversation(Stream(server)), "127.0.0.1", Access.of(Auth(method="trust"), ClientTls()), rig.proxy.users,
+            begins=lambda: None, cancel=cancel, turn=trio.Lock(), threads=trio.CapacityLimiter(1),
+        )  # fmt: skip
         try:
-            admitted = await log_in(Conversation(server), rig.proxy.users, "trust", cancel)
+            admitted = await login.run()
         except PeerError:
             return
         finally:

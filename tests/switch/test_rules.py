@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import trio.testing
 
-from heliosproxy.switch.login import Conversation
+from heliosproxy.switch.conversation import Conversation
+from heliosproxy.switch.stream import Stream
 from heliosproxy.wire import builders
 from heliosproxy.wire.startup import StartupMessage
 from tests.switch.stage import FAILED, IDLE, IN_TRANSACTION, ONE_ROW, Speaker, Stage, server_error, sqlstate
@@ -106,21 +107,21 @@ def test_O2_ddl_that_failed_ends_what_was_remembered_while_it_ran(stage: Make) -
 
 async def test_H1_what_came_with_the_login_is_kept_for_the_reactor() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    talk = Conversation(ours)  # type: ignore[arg-type]
+    talk = Conversation(Stream(ours))  # type: ignore[arg-type]
     startup, query = StartupMessage({"user": "alice"}).encode(), builders.query(b"select 1")
     await theirs.send_all(startup + query)
     with trio.fail_after(5):
-        assert await talk.packet() is not None
+        assert await talk.packet(None, trio.Lock()) is not None
     assert talk.rest() == query
 
 
 async def test_H1_bytes_behind_the_last_message_of_the_login_too() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    talk = Conversation(ours)  # type: ignore[arg-type]
+    talk = Conversation(Stream(ours))  # type: ignore[arg-type]
     password, query = b"p\0\0\0\x09abcde", builders.query(b"select 1")
     await theirs.send_all(StartupMessage({"user": "alice"}).encode())
     with trio.fail_after(5):
-        await talk.packet()
+        await talk.packet(None, trio.Lock())
         await theirs.send_all(password + query + query[:7])
         assert await talk.message() == (ord("p"), b"abcde")
     assert talk.rest() == query + query[:7]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heliosproxy.cli import output
-from heliosproxy.cli.client import NoProxy, Refused, Target, find
+from heliosproxy.cli.client import MISCONFIGURED, NoProxy, Refused, Target, find
 from heliosproxy.config.errors import ConfigErrors
 
 
@@ -19,7 +19,7 @@ def asking(config: Path | None, ask: Callable[[Target], None]) -> int:
         return output.UNREACHABLE
     except Refused as error:
         output.say(str(error))
-        return output.FAILURE
+        return output.CONFIGURATION if error.status == MISCONFIGURED else output.FAILURE
     except ConfigErrors as errors:
         output.say(errors.render())
         return output.CONFIGURATION

@@ -21,8 +21,16 @@ class NoProxy(Exception):
     """There is no proxy to speak to: none is known, or it does not answer. The message names what was tried."""
 
 
+MISCONFIGURED = 422
+"""HTTP's status where the proxy's file has mistakes."""
+
+
 class Refused(Exception):
     """The proxy answered with an error."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ def _ask(target: Target, method: str, path: str, body: str | None) -> object:
     finally:
         connection.close()
     if response.status >= 400 and isinstance(content, dict) and isinstance(content.get("error"), dict):
-        raise Refused(_message(cast("dict[str, str]", content["error"])))
+        raise Refused(_message(cast("dict[str, str]", content["error"])), response.status)
     return content
 
 

@@ -129,6 +129,14 @@ def status(config: SomeFile = None, json: Json = False) -> None:
 
 
 @app.command()
+def reload(config: SomeFile = None, json: Json = False) -> None:
+    """Have the running proxy read its file again: users, rules, certificates, limits. SIGHUP does the same."""
+    from heliosproxy.cli.reload import run_reload
+
+    raise typer.Exit(run_reload(config, json=json))
+
+
+@app.command()
 def route(
     sql: Annotated[str, typer.Argument(metavar="SQL", help="The statement.")],
     config: SomeFile = None,

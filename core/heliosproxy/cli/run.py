@@ -14,6 +14,7 @@ import trio
 
 from heliosproxy.cli import output
 from heliosproxy.cli.loading import InstalledPlugins, load_with_plugins
+from heliosproxy.cli.process import prepare_process
 from heliosproxy.config.errors import ConfigErrors
 from heliosproxy.config.load import Loaded, load
 from heliosproxy.config.model import Config
@@ -50,6 +51,7 @@ def run_until_ended(
     duration: float | None = None,
 ) -> int:
     """Serve; the exit code."""
+    prepare_process(config)
     try:
         orderly = trio.run(partial(serve, config, plugins, sandbox, started=started, duration=duration))
     except CannotListen as error:

@@ -30,8 +30,11 @@ def _print(status: StatusShown, console: Console) -> None:
     proxy = status["proxy"]
     console.print(
         f"HeliosProxy {status['version']} at {status['listen']}, up {duration(status['uptime'])}: "
-        f"{proxy['clients']} clients, {proxy['statements']} statements, {proxy['refused']} logins refused"
+        f"{proxy['clients']} clients, {proxy['statements']} statements"
     )
+    if proxy["refused"]:
+        reasons = sorted(proxy["refused"].items(), key=lambda item: -item[1])
+        console.print("refused: " + ", ".join(f"{reason} {count}" for reason, count in reasons))
     for part in (_nodes(status), _pools(status), _plugins(status)):
         console.print()
         console.print(part)

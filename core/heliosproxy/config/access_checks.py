@@ -142,7 +142,7 @@ def _needs(reader: Reader, path: KeyPath, rule: Rule, config: Config) -> Iterato
 
 def _expressions(reader: Reader) -> Iterator[ConfigError]:
     for path, value in reader.found.items():
-        may_be_one = path[:2] in _LISTS and path[3] in ("database", "user", "system_user")
+        may_be_one = path[:2] in _LISTS and path[3:4] and path[3] in ("database", "user", "system_user")
         if may_be_one and isinstance(value, str) and value.startswith("/"):
             try:
                 re.compile(value[1:])

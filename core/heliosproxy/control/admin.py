@@ -23,11 +23,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from heliosproxy.config.errors import ConfigErrors
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config
 from heliosproxy.control import views
 from heliosproxy.control.guard import Guard, failure, read_body
-from heliosproxy.control.shapes import PluginsShown, ReadyShown
+from heliosproxy.control.reload import Reloader
+from heliosproxy.control.shapes import PluginsShown, ReadyShown, ReloadShown
 from heliosproxy.switch.explain import explain
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ async def serve_admin(
     proxy: Proxy,
     sandbox: Sandbox,
     config: Config,
+    reloader: Reloader,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -80,7 +83,7 @@ async def serve_admin(
     """
     try:
         found = await trio.to_thread.run_sync(sandbox.installed, config)
-        app: ASGIFramework = application(proxy, found, config)  # type: ignore[assignment]  # ASGI, spelt differently
+        app: ASGIFramework = application(proxy, found, config, reloader)  # type: ignore[assignment]  # ASGI, spelt differently
         settings = _settings(listener.detach())
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, app, settings)
@@ -101,14 +104,15 @@ def _settings(descriptor: int) -> ServerConfig:
     return settings
 
 
-def application(proxy: Proxy, installed: list[Found], config: Config) -> Starlette:
+def application(proxy: Proxy, installed: list[Found], config: Config, reloader: Reloader) -> Starlette:
     """The ASGI application. `installed`: every plugin there is."""
-    admin = _Admin(proxy, installed, config)
+    admin = _Admin(proxy, installed, config, reloader)
     return Starlette(
         routes=[
             Route("/livez", admin.livez),
             Route("/readyz", admin.readyz),
             Route("/status", admin.status),
+            Route("/reload", admin.reload, methods=["POST"]),
             Route("/plugins", admin.plugins),
             Route("/routing/hints", admin.hints),
             Route("/routing/decisions", admin.decisions),
@@ -132,8 +136,9 @@ async def _failed(request: Request, error: Exception) -> Response:
 class _Admin:
     """The handlers."""
 
-    def __init__(self, proxy: Proxy, installed: list[Found], config: Config) -> None:
+    def __init__(self, proxy: Proxy, installed: list[Found], config: Config, reloader: Reloader) -> None:
         self._proxy = proxy
+        self._reloader = reloader
         self._installed = installed
         self._config = config
 
@@ -147,6 +152,16 @@ class _Admin:
 
     async def status(self, _: Request) -> Response:
         return JSONResponse(views.status(self._proxy))
+
+    async def reload(self, request: Request) -> Response:
+        await _posted(request)  # it must be JSON, which a page of another origin cannot send unasked
+        try:
+            done = await self._reloader.reload()
+        except ConfigErrors as errors:
+            hint = f"{self._config.file} has mistakes, and nothing was changed"
+            return failure(422, errors.render(), hint)
+        shown: ReloadShown = {"changed": list(done.changed), "needs_restart": list(done.needs_restart)}
+        return JSONResponse(shown)
 
     async def plugins(self, _: Request) -> Response:
         shown: PluginsShown = {"plugins": views.plugins(self._proxy, self._installed)}

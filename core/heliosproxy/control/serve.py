@@ -1,10 +1,12 @@
 """The proxy and its admin API together, from the first socket to the last, as `helios run` and `helios demo` run them.
 
-Signals: the first SIGTERM or SIGINT asks for an orderly end, a second one ends everything now.
+Signals: the first SIGTERM or SIGINT asks for an orderly end, a second one ends everything now; SIGHUP reads the
+configuration again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import socket
@@ -14,15 +16,17 @@ from functools import partial
 
 import trio
 
+from heliosproxy.config.errors import ConfigErrors
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config
 from heliosproxy.control.admin import open_listener, serve_admin
+from heliosproxy.control.reload import Reloader
 from heliosproxy.sandbox import Plugin, Sandbox
 from heliosproxy.switch.proxy import Proxy
 
 log = logging.getLogger("heliosproxy")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class CannotListen(Exception):
@@ -84,6 +88,7 @@ class _Serving:
         self._listener = listener
         self._admin = admin
         self._proxy = Proxy(config, plugins)
+        self._reloader = Reloader(self._proxy)
         self._failure: Exception | None = None
         self._orderly = True
 
@@ -109,7 +114,8 @@ class _Serving:
             await nursery.start(self._serve_clients, nursery.cancel_scope)
         except OSError as error:
             raise CannotListen("listen", self._config.proxy.listen, error) from None
-        await nursery.start(partial(serve_admin, self._listener, self._proxy, self._sandbox, self._config))
+        parts = (self._listener, self._proxy, self._sandbox, self._config, self._reloader)
+        await nursery.start(partial(serve_admin, *parts))
         log.info("clients connect to %s, the admin API is at http://%s", self._proxy.address, self._admin)
         for node in self._proxy.cluster.nodes:
             if not node.healthy:
@@ -124,6 +130,10 @@ class _Serving:
     async def _obey(self, signals: AsyncIterator[int], everything: trio.CancelScope) -> None:
         async for number in signals:
             name = signal.Signals(number).name
+            if number == signal.SIGHUP:
+                with contextlib.suppress(ConfigErrors):  # they are in the log
+                    await self._reloader.reload()
+                continue
             if self._proxy.stopping.is_set():
                 log.warning("%s again: ending now", name)
                 self._orderly = False

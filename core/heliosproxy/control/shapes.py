@@ -20,9 +20,17 @@ class ProxyShown(TypedDict):
 
     clients: int
     logins: int
-    refused: int
+    logging_in: int
+    refused: dict[str, int]
     statements: int
     uptime: float
+
+
+class ReloadShown(TypedDict):
+    """Sections that say something else than before: those that now hold, and those that need a restart."""
+
+    changed: list[str]
+    needs_restart: list[str]
 
 
 class NodeShown(TypedDict):

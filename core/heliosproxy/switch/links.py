@@ -93,6 +93,11 @@ class Links:
         self._caps.join(pool)
         return pool
 
+    def roles_changed(self) -> None:
+        """Users may have other roles on the nodes from here on: they are found their pools anew. What a pool has goes
+        on as it was; one that nobody uses any more runs empty."""
+        self._of.clear()
+
     def take(self, session: Session, pool: Pool) -> None:
         """Give the session a link, now or when it is its turn."""
         link = pool.take(session)

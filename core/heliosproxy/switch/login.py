@@ -1,12 +1,12 @@
-"""Letting a client in: start-up, authentication, greeting. A trio task per connection, until the reactor takes over.
+"""Letting a client in: start-up, TLS, authentication, greeting. A task per connection, until the reactor takes over.
 
-Everything here is read from somebody who has not yet proved who he is: no message longer than 10,000 bytes is taken,
-all of it within `[proxy] login_timeout`, and whatever is wrong ends that connection with a FATAL error, nothing else.
+Everything here is read from somebody who has not yet proved who he is, all of it within `[proxy] login_timeout`;
+whatever is wrong ends that connection with a FATAL error, nothing else.
+Source: protocol chapter, "Start-up", "SSL Session Encryption", "Cancelling Requests in Progress".
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
@@ -15,19 +15,14 @@ from types import MappingProxyType
 import trio
 from helios_sdk.contract import Client
 
-from heliosproxy.auth.scram import ScramServer
+from heliosproxy.auth.rules import Attempt
 from heliosproxy.auth.users import Users
+from heliosproxy.switch.access import Access, Authentication
+from heliosproxy.switch.conversation import Conversation
 from heliosproxy.switch.flows import PREFIX
 from heliosproxy.switch.settings import startup_options
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import PeerError, ProtocolError, notice_response
-from heliosproxy.wire.framing import MAX_STARTUP, Framer, StartupFramer
-from heliosproxy.wire.messages_authentication import (
-    AuthenticationSASL,
-    AuthenticationSASLContinue,
-    AuthenticationSASLFinal,
-    SASLInitialResponse,
-)
 from heliosproxy.wire.startup import (
     CancelRequest,
     GSSENCRequest,
@@ -37,9 +32,10 @@ from heliosproxy.wire.startup import (
     negotiate,
 )
 
-MECHANISM = "SCRAM-SHA-256"
-REFUSED = b"N"
-"""The answer to SSLRequest and GSSENCRequest: go on without."""
+ACCEPTED, REFUSED = b"S", b"N"
+"""The answers to SSLRequest; to GSSENCRequest it is always the second: go on without."""
+NAME_LENGTH = 63
+"""Bytes of the longest name that PostgreSQL keeps."""
 _NOT_SETTINGS = frozenset(("user", "database", "options", "replication"))
 
 
@@ -56,97 +52,85 @@ class Admitted:
     rest: bytes
 
 
-class Conversation:
-    """A stream before authentication: whole packets in, bytes out."""
+class Login:
+    """One client's way in. `begins` is called once it has said that it wants to log in, and may refuse it."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self.stream = stream
-        self._startup = StartupFramer()
-        self._framer: Framer | None = None
-        self._messages: list[tuple[int, bytes]] = []
+    def __init__(
+        self,
+        talk: Conversation,
+        address: str,
+        access: Access,
+        users: Users,
+        *,
+        begins: Callable[[], None],
+        cancel: Callable[[tuple[int, bytes]], Awaitable[None]],
+        turn: trio.Lock,
+        threads: trio.CapacityLimiter,
+    ) -> None:
+        """`address`: where it comes from, "local" for the Unix socket. `turn` is held while TLS computes, `threads` are
+        those in which passwords are checked."""
+        self._talk = talk
+        self._address = address
+        self._access = access
+        self._users = users
+        self._begins = begins
+        self._cancel = cancel
+        self._turn = turn
+        self._threads = threads
 
-    async def packet(self) -> bytes | None:
-        """The next packet without a tag; None if the client left before it began one."""
-        packet = self._startup.feed()
-        while packet is None:
-            data = await self.stream.receive_some(MAX_STARTUP)
-            if not data:
-                return None
-            packet = self._startup.feed(bytes(data))
-        return packet
-
-    async def message(self) -> tuple[int, bytes]:
-        """The next tagged message. Raises ProtocolError if the client leaves instead."""
-        if self._framer is None:
-            self._framer = Framer(MAX_STARTUP)
-            self._messages += self._framer.feed(self._startup.rest())
-        while not self._messages:
-            data = await self.stream.receive_some(MAX_STARTUP)
-            if not data:
-                raise ProtocolError("the connection was closed during the login")
-            self._messages += self._framer.feed(bytes(data))
-        return self._messages.pop(0)
-
-    def rest(self) -> bytes:
-        """Bytes that came after what was read."""
-        if self._framer is None:
-            return self._startup.rest()
-        early = b"".join(bytes((tag,)) + (len(body) + 4).to_bytes(4, "big") + body for tag, body in self._messages)
-        return early + self._framer.rest()
-
-    async def send(self, data: bytes) -> None:
-        """Send all of it."""
-        await self.stream.send_all(data)
-
-
-async def log_in(
-    talk: Conversation,
-    users: Users,
-    method: str,
-    cancel: Callable[[tuple[int, bytes]], Awaitable[None]],
-) -> Admitted | None:
-    """Read the start-up and authenticate the client; None if there was nothing to let in (a cancel request, a probe).
-
-    Raises PeerError, which the caller sends as FATAL.
-    """
-    startup = await _startup(talk, cancel)
-    if startup is None:
-        return None
-    if _replicates(startup.parameters.get("replication", "false")):
-        raise PeerError("replication connections are not supported", "0A000", hint="Connect to the server directly.")
-    address = _address(talk.stream)
-    negotiation = negotiate(startup)
-    if negotiation is not None:
-        await talk.send(negotiation.encode())
-    if method == "trust":
-        if not _is_loopback(address):
-            raise PeerError(f"trust is for loopback connections only, and this one is from {address}", "28000")
-    else:
-        await _scram(talk, users, startup.user)
-    settings, hints = _settings(startup.parameters)
-    client = Client(
-        startup.user, startup.database, settings.get("application_name", ""), address, "", method
-    )
-    return Admitted(client, settings, hints, startup.agreed_minor, talk.rest())
-
-
-async def _startup(
-    talk: Conversation, cancel: Callable[[tuple[int, bytes]], Awaitable[None]]
-) -> StartupMessage | None:
-    asked: set[type] = set()
-    while (packet := await talk.packet()) is not None:
-        request = decode_startup(packet)
-        if isinstance(request, StartupMessage):
-            return request
-        if isinstance(request, CancelRequest):
-            await cancel((request.pid, request.key))
+    async def run(self) -> Admitted | None:
+        """Read the start-up and authenticate the client; None if there was nothing to let in (a cancel request, a
+        probe). Raises PeerError, which the caller sends as FATAL."""
+        startup = await self._startup()
+        if startup is None:
             return None
-        if type(request) in asked:
-            raise ProtocolError("encryption was asked for twice")
-        assert isinstance(request, SSLRequest | GSSENCRequest)
-        asked.add(type(request))
-        await talk.send(REFUSED)
-    return None
+        self._begins()
+        if _replicates(startup.parameters.get("replication", "false")):
+            hint = "Connect to the server directly."
+            raise PeerError("replication connections are not supported", "0A000", hint=hint)
+        user, database = kept(startup.user), kept(startup.database)
+        tls = self._talk.stream.tls
+        if tls is None and self._address != "local" and self._access.sslmode in _WITH_TLS_ONLY:
+            raise PeerError("this proxy takes connections with TLS only", "28000", hint="Connect with sslmode=require.")
+        negotiation = negotiate(startup)
+        if negotiation is not None:
+            await self._talk.send(negotiation.encode())
+        attempt = Attempt(self._address == "local", tls is not None, self._address, database, user)
+        method = await Authentication(self._access, self._users, self._talk, attempt).run(self._threads)
+        settings, hints = _settings(startup.parameters)
+        name = settings.get("application_name", "")
+        client = Client(user, database, name, self._address, "", method, tls.server_name if tls is not None else "")
+        return Admitted(client, settings, hints, startup.agreed_minor, self._talk.rest())
+
+    async def _startup(self) -> StartupMessage | None:
+        context = self._access.context if self._address != "local" else None
+        asked: set[type] = set()
+        while (packet := await self._talk.packet(context, self._turn)) is not None:
+            request = decode_startup(packet)
+            if isinstance(request, StartupMessage):
+                return request
+            if isinstance(request, CancelRequest):
+                await self._cancel((request.pid, request.key))
+                return None
+            if type(request) in asked or self._talk.stream.tls is not None:
+                raise ProtocolError("encryption was asked for twice")
+            assert isinstance(request, SSLRequest | GSSENCRequest)
+            asked.add(type(request))
+            if context is None or isinstance(request, GSSENCRequest):
+                await self._talk.send(REFUSED)
+            else:
+                await self._talk.send(ACCEPTED)
+                await self._talk.start_tls(context, self._turn)
+        return None
+
+
+_WITH_TLS_ONLY = frozenset(("require", "verify-ca", "verify-full"))
+
+
+def kept(name: str) -> str:
+    """A user's or a database's name as PostgreSQL keeps it: its first 63 bytes, whatever they cut."""
+    raw = name.encode("utf-8", "surrogateescape")
+    return name if len(raw) <= NAME_LENGTH else raw[:NAME_LENGTH].decode("utf-8", "surrogateescape")
 
 
 def _replicates(value: str) -> bool:
@@ -167,27 +151,6 @@ _BOOLEANS = MappingProxyType(
     {"true": True, "false": False, "yes": True, "no": False, "on": True, "off": False, "1": True, "0": False}
 )
 """PostgreSQL takes the beginning of any of these that is the beginning of no other."""
-
-
-async def _scram(talk: Conversation, users: Users, user: str) -> None:
-    await talk.send(AuthenticationSASL((MECHANISM,)).encode())
-    initial = SASLInitialResponse.decode(await _answer(talk))
-    if initial.mechanism != MECHANISM:
-        raise ProtocolError(f"the authentication mechanism {initial.mechanism!r} was not offered")
-    exchange = ScramServer(users.secret(user), user=user)
-    data = initial.data
-    if data is None:
-        await talk.send(AuthenticationSASLContinue(b"").encode())
-        data = await _answer(talk)
-    await talk.send(AuthenticationSASLContinue(exchange.first(data)).encode())
-    await talk.send(AuthenticationSASLFinal(exchange.final(await _answer(talk))).encode())
-
-
-async def _answer(talk: Conversation) -> bytes:
-    tag, body = await talk.message()
-    if tag != ord("p"):
-        raise ProtocolError(f"expected an authentication response, got message type {chr(tag)!r}")
-    return body
 
 
 def _settings(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
@@ -212,19 +175,6 @@ def greeting(
     return (
         statuses + builders.backend_key_data(*key) + builders.ready_for_query(ord("I"))
     )
-
-
-def _address(stream: trio.SocketStream) -> str:
-    name = stream.socket.getpeername()
-    return name[0] if isinstance(name, tuple) else "local"
-
-
-def _is_loopback(address: str) -> bool:
-    return address == "local" or ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-NAME_LENGTH = 63
-"""Bytes of the longest name that PostgreSQL keeps."""
 
 
 def application_name(name: str, server_version: str) -> tuple[str, bytes]:

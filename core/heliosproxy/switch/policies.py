@@ -16,6 +16,10 @@ class Policies:
     def __init__(self, config: Config) -> None:
         self._default = config.pool
         self._entries = config.pools
+        self.learn(config)
+
+    def learn(self, config: Config) -> None:
+        """Take over who users are on the nodes, the rest of the configuration being what it was."""
         self._roles = {user.name: user.server_user for user in config.auth.users if user.server_user is not None}
 
     def of(self, database: str, user: str) -> Pool:

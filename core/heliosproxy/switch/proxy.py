@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import logging
 import secrets
-import socket
-from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from time import monotonic
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -23,11 +21,15 @@ from heliosproxy.auth.users import Users
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
-from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config
+from heliosproxy.switch.access import Access
+from heliosproxy.switch.admission import Admission, Reason, Ticket
+from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
+from heliosproxy.switch.greetings import Greetings
 from heliosproxy.switch.link import Link
+from heliosproxy.switch.listeners import listening
 from heliosproxy.switch.local import notices
-from heliosproxy.switch.login import Admitted, Conversation, application_name, greeting, log_in
+from heliosproxy.switch.login import Admitted, application_name, greeting
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
@@ -45,16 +47,10 @@ log = logging.getLogger("heliosproxy.proxy")
 
 TICK = 0.1
 """Seconds between looks at those who wait and those who idle."""
-BACKLOG = 1024
-_Greeting: TypeAlias = tuple[dict[str, str], dict[str, str], bytes]
-GREETING_AGE = 30.0
-"""Seconds for which a greeting is remembered: ALTER ROLE … SET and a server's new configuration show after that."""
 QUEUED_MOST = 256 * 1024
 """Bytes of a client's statements in the queue, above which it is not read."""
 UNITS_MOST = 1000
 """Statements in the queue, likewise."""
-GREETINGS = 1000
-"""Different combinations of database, user and start-up settings whose greeting is remembered."""
 CATALOGUE_WAIT = 2.0
 """Seconds for which the first client of a database waits for its catalogue, so that its reads are spread at once."""
 
@@ -65,7 +61,11 @@ class ProxyStatistics:
 
     clients: int
     logins: int
-    refused: int
+    """Clients that have logged in."""
+    logging_in: int
+    """Logins under way."""
+    refused: Mapping[Reason, int]
+    """How often a client was refused, ended, or denied something, by reason."""
     statements: int
     uptime: float
 
@@ -75,10 +75,15 @@ class Proxy:
 
     def __init__(self, config: Config, plugins: Sequence[Plugin]) -> None:
         self.config = config
-        self.users = Users(config.auth.users)
         self.cluster = Cluster(config.nodes, region=config.proxy.region, health=config.health)
         self.planner = Planner(self.cluster, plugins, flows=config.plugins.flows, balancer=Balancer())
+        self.admission = Admission(config.client_limits)
         self.switch = Switch(config, self.cluster, self.planner, self)
+        self.users = Users(config.auth)
+        self._arrivals = Arrivals(
+            Access.of(config.auth, config.client_tls), self.users, self.admission, config.proxy.login_timeout,
+            self._enter, self._on_cancel,
+        )  # fmt: skip
         self.address = config.proxy.listen
         """Where it listens, once it does."""
         self.stopping = trio.Event()
@@ -88,18 +93,20 @@ class Proxy:
         self._links: dict[Link, Endpoint] = {}
         self._held: dict[int, Session] = {}
         self._owners: dict[Endpoint, Session | Link] = {}
-        self._greetings: OrderedDict[tuple[object, ...], tuple[float, _Greeting]] = OrderedDict()
-        self._asking: dict[tuple[object, ...], trio.Event] = {}
+        self._tickets: dict[int, Ticket] = {}
+        self._greetings = Greetings(self._look)
         self._waited: set[str] = set()
         self._ids = count(1)
         self._nursery: trio.Nursery | None = None
         self._started = monotonic()
-        self._logins = self._refused = 0
 
     def statistics(self) -> ProxyStatistics:
         """The proxy now."""
         uptime = monotonic() - self._started
-        return ProxyStatistics(len(self._clients), self._logins, self._refused, self.switch.ledger.statements, uptime)
+        doors = self.admission.statistics()
+        statements = self.switch.ledger.statements
+        refused = dict(doors.refused)
+        return ProxyStatistics(doors.clients, doors.admitted, doors.logins, refused, statements, uptime)
 
     # --- its life ---------------------------------------------------------------------------------------------------
 
@@ -108,33 +115,51 @@ class Proxy:
 
         Started once it listens and has looked at every node. Raises OSError if it cannot listen.
         """
-        listeners = await self._listen()
-        try:
-            async with trio.open_nursery() as nursery:
-                self._nursery = nursery
-                await nursery.start(Monitors(self.cluster).run)
-                self.cluster.request_catalogue(self.config.health.database)
-                nursery.start_soon(partial(self._reactor.run, self._tick, TICK, self._settle))
-                async with trio.open_nursery() as accepting:
-                    for listener in listeners:
-                        accepting.start_soon(trio.serve_listeners, self._serve, [listener])
-                    task_status.started()
-                    await self.stopping.wait()
-                    accepting.cancel_scope.cancel()
-                await self._drain()
-                nursery.cancel_scope.cancel()
-        finally:
-            self._reactor.close()
+        async with listening(self.config.proxy) as (listeners, self.address):
+            try:
+                async with trio.open_nursery() as nursery:
+                    await self._run(nursery, listeners, task_status)
+            finally:
+                self._reactor.close()
+
+    async def _run(
+        self, nursery: trio.Nursery, listeners: Sequence[trio.SocketListener], task_status: trio.TaskStatus[None]
+    ) -> None:
+        self._nursery = nursery
+        await trio.to_thread.run_sync(self.users.prepare)
+        await nursery.start(Monitors(self.cluster).run)
+        self.cluster.request_catalogue(self.config.health.database)
+        nursery.start_soon(partial(self._reactor.run, self._tick, TICK, self._settle))
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(trio.serve_listeners, self._arrivals.serve, [listener])
+            task_status.started()
+            await self.stopping.wait()
+            accepting.cancel_scope.cancel()
+        await self._drain()
+        nursery.cancel_scope.cancel()
 
     def stop(self) -> None:
         """Take no more clients, let what is in flight finish up to `[proxy] shutdown_timeout`, then end."""
         self.stopping.set()
 
-    async def _listen(self) -> list[trio.SocketListener]:
-        address = self.config.proxy.listen
-        listeners = await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
-        self.address = Address(address.host, listeners[0].socket.getsockname()[1])
-        return listeners
+    async def reload(self, config: Config) -> None:
+        """Take over who may come in, and with what: `auth`, `client_tls`, `client_limits`, `server_tls`, and what nodes
+        say of it. Whoever is in stays in. The rest of `config` must be what it was.
+
+        Raises BadTls, and then nothing has changed.
+        """
+        access = await trio.to_thread.run_sync(Access.of, config.auth, config.client_tls)
+        users = self.users.replaced(config.auth)
+        await trio.to_thread.run_sync(users.prepare)
+        self.config = config
+        self.users = self._arrivals.users = users
+        self._arrivals.access = access
+        self.admission.limits = config.client_limits
+        for node, found in zip(self.cluster.nodes, config.nodes, strict=True):
+            node.config = found
+        self.switch.reload(config)
+        self._greetings.forget()
 
     async def _drain(self) -> None:
         self.switch.shut_down(everyone=False)
@@ -153,36 +178,16 @@ class Proxy:
 
     # --- clients ----------------------------------------------------------------------------------------------------
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
-        """One connection, from its first byte to the reactor, or to its end."""
-        talk = Conversation(stream)
-        try:
-            with trio.move_on_after(self.config.proxy.login_timeout) as deadline:
-                admitted = await log_in(talk, self.users, self.config.auth.method, self._on_cancel)
-                if admitted is not None:
-                    await self._admit(talk, admitted)
-            if deadline.cancelled_caught:
-                raise PeerError("the login took too long", "08006")
-        except PeerError as error:
-            self._refused += 1
-            log.info("login refused: %s", error.message)
-            await _say(stream, error.response("FATAL"))
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            self._refused += 1
-        except Exception:  # a bug of ours must not end the listener
-            self._refused += 1
-            log.exception("internal error during a login")
-        finally:
-            if stream.socket.fileno() >= 0:
-                await trio.aclose_forcefully(stream)
-
-    async def _admit(self, talk: Conversation, admitted: Admitted) -> None:
-        client = admitted.client
+    async def _enter(self, arrival: Arrival, admitted: Admitted) -> None:
+        """Greet a client that has been let in, and hand it to the reactor."""
+        client, talk = admitted.client, arrival.talk
         await talk.send(builders.AUTHENTICATION_OK)
         verdict = self.planner.greet(client)
         if verdict.reject is not None:
-            raise PeerError(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
-        parameters, asked, said = await self._greeting(admitted)
+            raise PluginRefusal(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
+        found, asked, said = await self._greetings.of(client.database, client.user, admitted.settings)
+        name, notice = application_name(client.application_name, found.get("server_version", ""))
+        parameters = {**found, "application_name": name}
         self.cluster.request_catalogue(client.database)
         await self._catalogue(client.database)
         identity = next(self._ids)
@@ -191,50 +196,23 @@ class Proxy:
         session = Session(
             identity, key, client, settings, admitted.hints, max_message=self.config.proxy.max_message
         )
-        await talk.send(said + notices(verdict.notices) + greeting(parameters, key))
-        self._logins += 1
-        connection = socket.socket(fileno=talk.stream.socket.detach())
-        on_data, on_closed = partial(self._client_data, session), partial(self._client_gone, session)
-        endpoint = self._reactor.adopt(connection, on_data, on_closed)
-        self._clients[identity] = endpoint
-        self._owners[endpoint] = session
-        self.switch.add_session(session)
+        await talk.send(said + notice + notices(verdict.notices) + greeting(parameters, key))
+        self._adopt(arrival, session)
         if self.stopping.is_set():
             self.switch.shut_down(everyone=False)
         elif admitted.rest:
             self._client_data(session, admitted.rest)
         self._reactor.flush()
 
-    async def _greeting(self, admitted: Admitted) -> tuple[dict[str, str], dict[str, str], bytes]:
-        """What the server reports to a client with these start-up settings, which it also checks; what of the tracked
-        settings it does not report; and the notices of its login.
-
-        Found out by logging in as the client would, once for each combination; application_name is nobody's business.
-        """
-        client = admitted.client
-        wanted = {name: value for name, value in admitted.settings.items() if name != "application_name"}
-        key = (client.database, client.user, tuple(sorted(wanted.items())))
-        while (found := self._remembered(key)) is None:
-            asking = self._asking.get(key)
-            if asking is not None:  # somebody like this client has asked already
-                await asking.wait()
-                continue
-            self._asking[key] = trio.Event()
-            try:
-                opened = await self._look(client.database, client.user, wanted)
-                opened.socket.close()
-                self._greetings[key] = monotonic(), (opened.parameters, opened.asked, opened.notices)
-            finally:
-                self._asking.pop(key).set()
-            if len(self._greetings) > GREETINGS:
-                self._greetings.popitem(last=False)
-        parameters, asked, said = found
-        name, notice = application_name(client.application_name, parameters.get("server_version", ""))
-        return {**parameters, "application_name": name}, asked, said + notice
-
-    def _remembered(self, key: tuple[object, ...]) -> _Greeting | None:
-        since, greeting = self._greetings.get(key, (0.0, None))
-        return greeting if monotonic() - since < GREETING_AGE else None
+    def _adopt(self, arrival: Arrival, session: Session) -> None:
+        connection, tls = arrival.talk.stream.detach()
+        on_data, on_closed = partial(self._client_data, session), partial(self._client_gone, session)
+        endpoint = self._reactor.adopt(connection, on_data, on_closed, tls)
+        arrival.entered = True
+        self._tickets[session.id] = arrival.ticket
+        self._clients[session.id] = endpoint
+        self._owners[endpoint] = session
+        self.switch.add_session(session)
 
     async def _look(self, database: str, user: str, settings: Mapping[str, str]) -> Opened:
         """Log in to the primary; to any other node where there is none; wait where there is no node at all."""
@@ -278,10 +256,16 @@ class Proxy:
                     endpoint.hold(False)
 
     def _client_gone(self, session: Session, reason: str) -> None:
+        self._forget(session)
+        self.switch.client_gone(session)
+
+    def _forget(self, session: Session) -> Endpoint | None:
+        """The client is here no more, or will not be."""
         endpoint = self._clients.pop(session.id, None)
         if endpoint is not None:
             self._owners.pop(endpoint, None)
-        self.switch.client_gone(session)
+            self.admission.left(self._tickets.pop(session.id))
+        return endpoint
 
     async def _on_cancel(self, key: tuple[int, bytes]) -> None:
         """Returns when the request has done all that it will ever do: clients take the end of its connection for that,
@@ -307,9 +291,8 @@ class Proxy:
 
     def close_client(self, session: Session) -> None:
         """Send what is due and close."""
-        endpoint = self._clients.pop(session.id, None)
+        endpoint = self._forget(session)
         if endpoint is not None:
-            self._owners.pop(endpoint, None)
             endpoint.close()
 
     def close_link(self, link: Link, done: Callable[[], None]) -> None:
@@ -394,12 +377,3 @@ def _is_flooding(session: Session) -> bool:
     if len(units) < 2:
         return bool(units) and units[0].size > QUEUED_MOST
     return len(units) > UNITS_MOST or session.queued > QUEUED_MOST
-
-
-async def _say(stream: trio.SocketStream, data: bytes) -> None:
-    """Last words, if anybody still listens."""
-    with trio.move_on_after(1):
-        try:
-            await stream.send_all(data)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
-            return

@@ -65,6 +65,12 @@ class Switch:
         """Sessions whose statement no node qualifies for, by id, with the time since when."""
         self._translator = Translator(StatementNames(100 * config.pool.prepared_statements), planner)
 
+    def reload(self, config: Config) -> None:
+        """Take over who users are on the nodes, and `client_limits`; the rest of the configuration is what it was."""
+        self.config = config
+        self.policies.learn(config)
+        self.links.roles_changed()
+
     # --- clients --------------------------------------------------------------------------------------------------
 
     def add_session(self, session: Session) -> None:

@@ -1,0 +1,150 @@
+"""Who may come in, and how: `[auth]` and `[client_tls]` made ready for use, and one client held against them.
+
+An `Access` never changes; a reload puts another in its place, and logins that are under way end by the one they began
+with.
+"""
+
+from __future__ import annotations
+
+import pwd
+import socket
+import ssl
+import struct
+from dataclasses import dataclass
+
+import trio
+
+from heliosproxy.auth.certificates import common_name, distinguished_name, leaf_of, server_end_point
+from heliosproxy.auth.exchange import Exchange, exchange_of
+from heliosproxy.auth.rules import Attempt, Rules, refusal
+from heliosproxy.auth.scram import AuthenticationError, shown
+from heliosproxy.auth.users import Users
+from heliosproxy.config.access import Auth, ClientTls, Rule
+from heliosproxy.config.tls import for_clients
+from heliosproxy.switch.conversation import Conversation
+from heliosproxy.wire.errors import ProtocolError
+
+_PEER_CREDENTIALS = struct.Struct("iII")
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What holds for clients that come now."""
+
+    rules: Rules
+    sslmode: str
+    context: ssl.SSLContext | None
+    """What clients are offered; None if they are offered nothing."""
+    endpoint: bytes | None
+    """What SCRAM binds to on the proxy's side: the digest of its certificate."""
+
+    @classmethod
+    def of(cls, auth: Auth, tls: ClientTls) -> Access:
+        """Reads the files that `tls` names. Raises BadTls."""
+        context = for_clients(tls)
+        endpoint = None
+        if context is not None and tls.cert_file is not None:
+            endpoint = server_end_point(leaf_of(tls.cert_file.read_bytes()))
+        return cls(Rules.of(auth), tls.sslmode, context, endpoint)
+
+
+class Authentication:
+    """One client's proof of who it is."""
+
+    def __init__(self, access: Access, users: Users, talk: Conversation, attempt: Attempt) -> None:
+        self._access = access
+        self._users = users
+        self._talk = talk
+        self._attempt = attempt
+        self._tls = talk.stream.tls
+
+    async def run(self, threads: trio.CapacityLimiter) -> str:
+        """Ask for the proof that the rules want, and check it; the method by which the client came in.
+
+        What takes milliseconds runs in one of these threads. Raises PeerError: 28000, 28P01, 08P01.
+        """
+        attempt = self._attempt
+        rule = self._access.rules.match(attempt)
+        if rule is None or rule.method == "reject":
+            raise refusal(attempt, rule)
+        wanted = self._certificate_wanted(rule)
+        certificate = self._certificate() if wanted else None
+        await self._prove(rule, threads)
+        if wanted == "verify-full" and certificate is not None:
+            self._check_name(rule, _name(rule, certificate))
+        return rule.method
+
+    def _certificate_wanted(self, rule: Rule) -> str | None:
+        """`verify-full`: one that names the user."""
+        mode = self._access.sslmode if not self._attempt.local else ""
+        if rule.method == "cert" or "verify-full" in (rule.clientcert, mode):
+            return "verify-full"
+        return "verify-ca" if "verify-ca" in (rule.clientcert, mode) else None
+
+    def _certificate(self) -> bytes:
+        """The client's certificate, as DER. It is good: others end the handshake."""
+        certificate = self._tls.peer_certificate if self._tls is not None else None
+        if certificate is None:
+            raise AuthenticationError("connection requires a valid client certificate", "28000")
+        return certificate
+
+    def _check_name(self, rule: Rule, name: str | None) -> None:
+        if name is None or not self._access.rules.mapped(rule, name, self._attempt.user):
+            raise _failed("certificate", self._attempt.user)
+
+    async def _prove(self, rule: Rule, threads: trio.CapacityLimiter) -> None:
+        if rule.method in ("trust", "cert"):
+            return
+        if rule.method == "peer":
+            name = _process_owner(self._talk.stream.socket)
+            if name is None or not self._access.rules.mapped(rule, name, self._attempt.user):
+                raise _failed("peer", self._attempt.user)
+            return
+        user = self._attempt.user
+        exchange = await self._exchange(rule)
+        await self._talk.send(exchange.begin())
+        try:
+            while not exchange.done:
+                await self._step(exchange, threads)
+        except AuthenticationError:
+            self._users.failed(user)
+            raise
+        self._users.proved(user, exchange.proof)
+
+    async def _step(self, exchange: Exchange, threads: trio.CapacityLimiter) -> None:
+        body = await self._answer()
+        if exchange.heavy:
+            data = await trio.to_thread.run_sync(exchange.answer, body, limiter=threads)
+        else:
+            data = exchange.answer(body)
+        if data:
+            await self._talk.send(data)
+
+    async def _exchange(self, rule: Rule) -> Exchange:
+        user, users = self._attempt.user, self._users
+        endpoint = self._access.endpoint if self._tls is not None else None
+        return exchange_of(rule.method, user, await users.find(user), users.strangers, endpoint=endpoint)
+
+    async def _answer(self) -> bytes:
+        tag, body = await self._talk.message()
+        if tag != ord("p"):
+            raise ProtocolError(f"expected an authentication response, got message type {chr(tag)!r}")
+        return body
+
+
+def _name(rule: Rule, certificate: bytes) -> str | None:
+    return common_name(certificate) if rule.clientname == "CN" else distinguished_name(certificate)
+
+
+def _failed(method: str, user: str) -> AuthenticationError:
+    return AuthenticationError(f'{method} authentication failed for user "{shown(user)}"', "28000")
+
+
+def _process_owner(connection: trio.socket.SocketType) -> str | None:
+    """The name of the user whose process is at the other end of a Unix socket; None where it has none."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, uid, _ = _PEER_CREDENTIALS.unpack(raw)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None

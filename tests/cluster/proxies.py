@@ -140,10 +140,17 @@ class RunningProxy:
 def running(
     cluster: LocalCluster, database: str, directory: Path, sections: Mapping[str, Keys] | None = None
 ) -> Iterator[RunningProxy]:
-    """A proxy with this configuration. It must end well when it is told to."""
+    """A proxy with this configuration, as `started`."""
+    with started(cluster, database, directory, configuration(cluster, database, sections)) as proxy:
+        yield proxy
+
+
+@contextmanager
+def started(cluster: LocalCluster, database: str, directory: Path, text: str) -> Iterator[RunningProxy]:
+    """A proxy with this heliosproxy.toml. It must end well when it is told to."""
     file, log = directory / "heliosproxy.toml", directory / "proxy.log"
     file.touch(0o600)
-    file.write_text(configuration(cluster, database, sections))
+    file.write_text(text)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-m", "heliosproxy", "run", "--config", str(file)],

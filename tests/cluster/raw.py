@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from heliosproxy.auth.md5 import md5_response, md5_secret
 from heliosproxy.auth.scram import ScramClient
 from heliosproxy.wire.errors import parse_fields
 from heliosproxy.wire.messages_authentication import (
+    AuthenticationCleartextPassword,
+    AuthenticationMD5Password,
     AuthenticationSASL,
     AuthenticationSASLContinue,
     AuthenticationSASLFinal,
@@ -75,8 +78,10 @@ class Client:
         minor: int = 0,
         options: Mapping[str, str] | None = None,
         receives: int = 0,
+        over: socket.socket | None = None,
     ) -> None:
         """`receives`: bytes of the socket's receive buffer, so that little is read ahead; 0: the system's choice.
+        `over`: a connection that is there already, as TLS, and is closed with this client.
 
         Raises Refused, or Gone.
         """
@@ -89,10 +94,10 @@ class Client:
         self.status = ""
         self._kept = bytearray()
         self._at = 0
-        self.socket = connected(address, receives)
+        self.socket = over or connected(address, receives)
         try:
             self.send(StartupMessage(parameters, minor=minor, options=options or {}).encode())
-            self._log_in(ScramClient(parameters["user"], password))
+            self._log_in(ScramClient(parameters["user"], password), (parameters["user"], password))
         except BaseException:
             self.socket.close()
             raise
@@ -197,11 +202,11 @@ class Client:
 
     # --- beginning and end ----------------------------------------------------------------------------------------
 
-    def _log_in(self, proof: ScramClient) -> None:
+    def _log_in(self, proof: ScramClient, who: tuple[str, str]) -> None:
         while True:
             tag, body = self.message()
             if tag == ord("R"):
-                self._prove(proof, body)
+                self._prove(proof, who, body)
             elif tag == ord("v"):
                 version, _ = struct.unpack_from("!II", body)
                 self.negotiated = version & 0xFFFF, tuple(name.decode() for name in body[8:].split(b"\0")[:-1])
@@ -215,7 +220,7 @@ class Client:
                 self.status = chr(body[0])
                 return
 
-    def _prove(self, proof: ScramClient, body: bytes) -> None:
+    def _prove(self, proof: ScramClient, who: tuple[str, str], body: bytes) -> None:
         request = decode_authentication(body)
         if isinstance(request, AuthenticationSASL):
             self.send(SASLInitialResponse("SCRAM-SHA-256", proof.first()).encode())
@@ -223,6 +228,10 @@ class Client:
             self.send(SASLResponse(proof.final(request.data)).encode())
         elif isinstance(request, AuthenticationSASLFinal):
             proof.verify(request.data)
+        elif isinstance(request, AuthenticationCleartextPassword):
+            self.send(tagged(b"p", text(who[1])))
+        elif isinstance(request, AuthenticationMD5Password):
+            self.send(tagged(b"p", md5_response(md5_secret(*who), request.salt) + b"\0"))
 
     def cancel(self) -> None:
         """A cancel request with this client's own key; returns when the other side has taken note."""

@@ -6,7 +6,7 @@ Mode by mode there is one proxy with that mode on both sides; neither side knows
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import psycopg
 import pytest
@@ -42,22 +42,19 @@ def mode(server: SecureServer, link: Issued, tmp_path_factory: pytest.TempPathFa
             if mode not in running_already:
                 directory = tmp_path_factory.mktemp(mode)
                 it = stack.enter_context(running(server, directory, configuration(server, mode, own, link)))
-                running_already[mode] = stack.enter_context(_well(it))
+                stack.enter_context(_well(it))
+                running_already[mode] = it
             return running_already[mode]
 
         yield get
 
 
-def _well(proxy: RunningProxy) -> ExitStack:
-    """Checks, when it is left, that the proxy has not complained of itself."""
-    stack = ExitStack()
-    stack.enter_context(proxy.deadline(120))
-
-    def check() -> None:
+@contextmanager
+def _well(proxy: RunningProxy) -> Iterator[None]:
+    """The proxy ends in time, and has not complained of itself."""
+    with proxy.deadline(120):
+        yield
         assert proxy.faults() == []
-
-    stack.callback(check)
-    return stack
 
 
 def configuration(server: SecureServer, mode: str, own: Issued, link: Issued) -> str:

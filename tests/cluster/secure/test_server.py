@@ -34,10 +34,9 @@ def encrypted(server: SecureServer, role: str, **parameters: object) -> object:
 )
 def test_a_role_is_asked_as_its_line_says(server: SecureServer, role: str, asks: str) -> None:
     proxy = server.issuer.issue(name=LINK_NAME)
-    more = {"sslcert": proxy.certificate, "sslkey": proxy.key} if role in ("s_cert", "s_both") else {}
+    identity = {"sslcert": proxy.certificate, "sslkey": proxy.key} if role in ("s_cert", "s_both") else {}
+    more: dict[str, object] = {**identity, "password": ""} if role == "s_cert" else {**identity}
     mode = "disable" if role == "s_plain" else "verify-full"
-    if role == "s_cert":
-        more["password"] = ""
     assert encrypted(server, role, require_auth=asks, sslmode=mode, **more) is (mode != "disable")
     assert role in ROLES
 

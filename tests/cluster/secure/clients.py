@@ -71,7 +71,7 @@ def psycopg_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
 
 def psql_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
     """The first row of the answer, as text, from Debian's psql. Raises Refused."""
-    quoted = " ".join(f"{key}='{value}'" for key, value in login.parameters().items())
+    quoted = " ".join(f"{key}={_quoted(value)}" for key, value in login.parameters().items())
     done = subprocess.run(
         ["psql", "-XAtqw", "-F", "\t", "-c", sql, quoted], capture_output=True, text=True, timeout=DEADLINE,
         env=environment(PGPASSWORD=login.password), check=False,
@@ -84,6 +84,12 @@ def psql_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
 def asyncpg_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
     """The first row of the answer, as text, from asyncpg. Raises Refused."""
     return asyncio.run(_asyncpg(login, sql))
+
+
+def _quoted(value: str) -> str:
+    """As connection strings have it."""
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 async def _asyncpg(login: Login, sql: str) -> tuple[str, ...]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from tests.certificates import Issued
-from tests.cluster.proxies import RunningProxy, started
+from tests.cluster.proxies import RunningProxy, started, wait_for
 from tests.cluster.secure.server import SecureServer
 
 
@@ -17,11 +19,13 @@ def running(
 ) -> Iterator[RunningProxy]:
     """A proxy in front of the server, its only node. `text`: any further sections, as TOML; `proxy`, `node` and
     `health`: keys of these sections that are added to those below."""
-    with started(server.cluster, server.cluster.database, directory, _written(server, text, proxy, node, health)) as it:
+    whole = written(server, text, proxy=proxy, node=node, health=health)
+    with started(server.cluster, server.cluster.database, directory, whole) as it:
         yield it
 
 
-def _written(server: SecureServer, text: str, proxy: str, node: str, health: str) -> str:
+def written(server: SecureServer, text: str, *, proxy: str = "", node: str = "", health: str = "") -> str:
+    """The whole heliosproxy.toml of `running`."""
     known = {"user": server.cluster.superuser, "password": server.cluster.password, "interval": "200ms"}
     defaults = "".join(f'{key} = "{value}"\n' for key, value in known.items() if f"{key} =" not in health)
     where = "" if "address =" in node else f'address = "{server.node.address}"\n'
@@ -31,6 +35,23 @@ def _written(server: SecureServer, text: str, proxy: str, node: str, health: str
         f'[[nodes]]\nname = "primary"\nrole = "primary"\n{where}{node}\n'
         f"{text}"
     )
+
+
+def reloaded(proxy: RunningProxy, text: str | None = None) -> str:
+    """Have the proxy read its file again, after writing `text` into it, and what it has said to that.
+
+    Returns once it has done so, or has said that it will not.
+    """
+    if text is not None:
+        fresh = proxy.file.with_name("fresh.toml")
+        fresh.touch(0o600)
+        fresh.write_text(text)
+        fresh.replace(proxy.file)
+    before = len(proxy.log.read_text())
+    proxy.process.send_signal(signal.SIGHUP)
+    done = re.compile(r"was read again; .*|has mistakes, and nothing was changed")
+    wait_for(lambda: done.search(proxy.log.read_text()[before:]), "the proxy to read its file again")
+    return proxy.log.read_text()[before:]
 
 
 def keys(**values: object) -> str:

@@ -110,7 +110,7 @@ class SecureServer:
 
     def secret(self, role: str) -> str:
         """What the server keeps of a role's password."""
-        return self.cluster.psql(f"select rolpassword from pg_authid where rolname = '{role}'")
+        return self.cluster.psql(f"select rolpassword from pg_authid where rolname = {_literal(role)}")
 
     # --- changing it ------------------------------------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ class SecureServer:
         It is asked for scram-sha-256, with TLS or without; with an MD5 secret nobody can log in as it.
         """
         self.passwords[name] = password or secrets.token_urlsafe(18)
-        verb = "alter" if self.cluster.psql(f"select 1 from pg_roles where rolname = '{name}'") else "create"
-        self.cluster.psql(_role(verb, name, self.passwords[name], md5=md5) + f'grant others to "{name}"')
+        verb = "alter" if self.cluster.psql(f"select 1 from pg_roles where rolname = {_literal(name)}") else "create"
+        self.cluster.psql(_role(verb, name, self.passwords[name], md5=md5) + f"grant others to {_name(name)}")
         return self.passwords[name]
 
     @contextmanager
@@ -158,7 +158,17 @@ class SecureServer:
 
 def _role(verb: str, name: str, password: str, *, md5: bool) -> str:
     how = "md5" if md5 else "scram-sha-256"
-    return f"set password_encryption = '{how}'; {verb} role \"{name}\" login password '{password}';\n"
+    return f"set password_encryption = '{how}'; {verb} role {_name(name)} login password {_literal(password)};\n"
+
+
+def _name(text: str) -> str:
+    quoted = text.replace('"', '""')
+    return f'"{quoted}"'
+
+
+def _literal(text: str) -> str:
+    quoted = text.replace("'", "''")
+    return f"'{quoted}'"
 
 
 def _give(account: Account, source: Path, target: Path) -> None:

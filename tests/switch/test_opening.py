@@ -16,6 +16,7 @@ import trio
 
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
+from heliosproxy.config.access import ServerTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import NodeConfig
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
@@ -41,8 +42,13 @@ async def served(serve: Serve) -> AsyncIterator[tuple[Node, list[StartupPacket]]
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             [listener] = await nursery.start(partial(trio.serve_tcp, handle, 0, host="127.0.0.1"))
-            yield Node(NodeConfig("node", Address("127.0.0.1", listener.socket.getsockname()[1]))), packets
+            yield node_at(listener.socket.getsockname()[1]), packets
             nursery.cancel_scope.cancel()
+
+
+def node_at(port: int) -> Node:
+    """A node of this machine that is not asked for TLS."""
+    return Node(NodeConfig("node", Address("127.0.0.1", port), tls=ServerTls("disable")))
 
 
 async def exactly(stream: trio.SocketStream, size: int) -> bytes:
@@ -196,6 +202,6 @@ async def test_a_cancel_request_carries_the_whole_key(length: int) -> None:
 async def test_without_a_key_nothing_is_sent() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        node = Node(NodeConfig("node", Address("127.0.0.1", unused.getsockname()[1])))
+        node = node_at(unused.getsockname()[1])
         assert await send_cancel(node, (0, b""), 5)
         assert not await send_cancel(node, (0, b"four"), 5)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from heliosproxy.config.access import ClientTls, ServerTls
+from heliosproxy.config.kinds import Address
 from heliosproxy.config.secrets import require_private
 from heliosproxy.config.values import BadValue
 
@@ -46,15 +47,15 @@ def for_clients(tls: ClientTls) -> ssl.SSLContext | None:
     return context
 
 
-def for_nodes(tls: ServerTls) -> ssl.SSLContext | None:
-    """What the proxy says to nodes; None if it says nothing. Raises BadTls.
+def for_nodes(tls: ServerTls, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ssl.SSLContext | None:
+    """What the proxy says to nodes, as a context of this kind; None if it says nothing. Raises BadTls.
 
     As in libpq a certificate is looked at with `verify-ca`, `verify-full`, and with `require` where there is a
     `ca_file`.
     """
     if tls.sslmode == "disable":
         return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = kind(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = _VERSIONS[tls.min_protocol_version]
     context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([ALPN])
@@ -68,6 +69,71 @@ def for_nodes(tls: ServerTls) -> ssl.SSLContext | None:
     if tls.cert_file is not None:
         _identify(context, tls.cert_file, tls.key_file)
     return context
+
+
+def ways(tls: ServerTls, address: Address) -> tuple[bool, ...]:
+    """How to connect to a node, best first: through TLS (True) or in the clear. One is tried after the other.
+
+    As in libpq nothing but the Unix socket of `address` goes before what `sslmode` says: TLS is of no use there.
+    """
+    if address.host.startswith("/") or tls.sslmode == "disable":
+        return (False,)
+    if tls.sslmode == "allow":
+        return False, True
+    return (True, False) if tls.sslmode == "prefer" else (True,)
+
+
+class NamedContext(ssl.SSLContext):
+    """A context for one server, whatever the address that is connected to: what it is asked for and verified by is
+    `server_name`. For libraries that take the address for that."""
+
+    server_name: str | None = None
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        return super().wrap_bio(incoming, outgoing, server_side, self.server_name, session)
+
+
+class Contexts:
+    """What the proxy says to nodes, built once for all connections: building reads files.
+
+    One for whoever connects. After certificates were renewed a fresh one is filled, which finds every mistake before
+    anything changes, and then `replace`s what is in use.
+    """
+
+    def __init__(self) -> None:
+        self._built: dict[ServerTls, ssl.SSLContext | None] = {}
+        self._named: dict[tuple[ServerTls, str], ssl.SSLContext] = {}
+
+    def of(self, tls: ServerTls) -> ssl.SSLContext | None:
+        """As `for_nodes`; the same object each time. Raises BadTls if it is yet to be built and cannot be."""
+        if tls not in self._built:
+            self._built[tls] = for_nodes(tls)
+        return self._built[tls]
+
+    def named(self, tls: ServerTls, host: str) -> ssl.SSLContext:
+        """The same as a NamedContext of the server with this name or address. Not for `disable`."""
+        if (tls, host) not in self._named:
+            context = for_nodes(tls, NamedContext)
+            assert isinstance(context, NamedContext)
+            context.server_name = server_name(host)
+            self._named[tls, host] = context
+        return self._named[tls, host]
+
+    def replace(self, fresh: Contexts) -> None:
+        """From now on give what `fresh` gives."""
+        self._built, self._named = fresh._built, fresh._named
+
+
+def server_name(host: str) -> str:
+    """What a certificate must name: the host, without the interface of an IPv6 address."""
+    return host.partition("%")[0]
 
 
 def _trust(context: ssl.SSLContext, ca_file: Path, crl_file: Path | None) -> None:

@@ -1,6 +1,7 @@
 """Opening a link: connect to a node, log in, read what it reports until it is ready.
 
-A trio task per link; the socket is handed to the reactor when it is idle and clean.
+A trio task per link; the socket is handed to the reactor, with its TLS, when it is idle and clean. `reaching` connects,
+`proving` tells the node who we are.
 
 Protocol 3.2 is asked for, since only with it does a server give a long cancel key, which nobody guesses. A server that
 speaks less says so (NegotiateProtocolVersion) and goes on in what it speaks; one that refuses the version outright, or
@@ -11,45 +12,34 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import trio
 
-from heliosproxy.auth.scram import ScramClient
-from heliosproxy.auth.secrets import salted_password
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
-from heliosproxy.config.kinds import Address
+from heliosproxy.config.tls import Contexts, ways
+from heliosproxy.switch.proving import Proving
+from heliosproxy.switch.reaching import Unreachable, is_private, reach
 from heliosproxy.switch.settings import answered, question, unreported
+from heliosproxy.switch.stream import Stream
 from heliosproxy.wire import builders
 from heliosproxy.wire.buffer import frame
 from heliosproxy.wire.errors import PeerError, ProtocolError, parse_fields
 from heliosproxy.wire.framing import Framer
-from heliosproxy.wire.messages_authentication import (
-    AuthenticationOk,
-    AuthenticationSASL,
-    AuthenticationSASLContinue,
-    AuthenticationSASLFinal,
-    SASLInitialResponse,
-    SASLResponse,
-    decode_authentication,
-)
 from heliosproxy.wire.messages_backend import BackendKeyData, DataRow, NegotiateProtocolVersion
 from heliosproxy.wire.startup import CancelRequest, StartupMessage, agreed
+from heliosproxy.wire.tls import Tls, TlsError
+
+__all__ = ["Opened", "Unreachable", "open_link", "send_cancel"]
 
 LONGEST = 1 << 20
 """Longest message that a server may send while it logs us in."""
-MECHANISM = "SCRAM-SHA-256"
 _VERSION_REFUSED = frozenset(("0A000", "08004", "08P01"))
 """What servers and poolers say, instead of asking for authentication, to a version that they do not know."""
-
-
-class Unreachable(PeerError):
-    """No connection to the node: refused, timed out, or cut before the server answered."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "08006")
+_NO_RULE = "28000"
+"""What a server says, instead of asking for authentication, whose pg_hba.conf does not provide for us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +55,17 @@ class Opened:
     """The tracked settings that it does not report."""
     notices: bytes = b""
     """What it said on the way: NoticeResponse messages."""
+    tls: Tls | None = field(default=None, repr=False)
+    """What is spoken over the socket; None if it is in the clear."""
+    rest: bytes = b""
+    """What the server has said since it was ready (H1)."""
 
-
-derive = lru_cache(maxsize=64)(salted_password)
-"""Salted passwords are remembered: computing one takes 2 ms, and every link of a user needs the same."""
+    def close(self) -> None:
+        """Say goodbye, as far as the socket takes it at once, and close."""
+        with self.socket, suppress(OSError):
+            self.socket.send(
+                builders.TERMINATE if self.tls is None else self.tls.send(builders.TERMINATE) + self.tls.close()
+            )
 
 
 async def open_link(
@@ -78,23 +75,33 @@ async def open_link(
     timeout: float,
     tracked: Sequence[str] = (),
     settings: Mapping[str, str] | None = None,
+    *,
+    contexts: Contexts | None = None,
 ) -> Opened:
     """Log in to a node, and ask for those of the tracked settings that it does not report.
 
-    Raises Unreachable, or PeerError with the server's own SQLSTATE and words if it refuses. `settings` are further
-    start-up parameters.
+    `settings` are further start-up parameters. `contexts`: without them TLS is set up for this link alone.
+
+    Raises Unreachable, also where there is no TLS as configured, or PeerError: with the server's own SQLSTATE and words
+    if it refuses, otherwise as `Proving.answer`.
     """
-    parameters = {"user": login.user, "database": database, **(settings or {})}
+    asked = _Asked({"user": login.user, "database": database, **(settings or {})}, login, tracked)
     with trio.move_on_after(timeout):
         try:
-            return await _open(node, parameters, login, tracked)
+            return await _open(node, asked, contexts or Contexts())
         except (OSError, trio.BrokenResourceError) as error:
             raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: {_words(error)}") from error
+        except TlsError as error:
+            raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: {error.message}") from error
     raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: no answer within {timeout:g} s")
 
 
-async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> bool:
+async def send_cancel(
+    node: Node, key: tuple[int, bytes], timeout: float, *, encrypted: bool = False, contexts: Contexts | None = None
+) -> bool:
     """Ask a node to cancel what the connection with this key runs; returns when the node has taken note.
+
+    `encrypted`: through TLS, as that connection is; in the clear the key would be everybody's.
 
     PostgreSQL closes the connection after it has sent the signal; a cancel request has no other answer. False: nobody
     knows whether the request arrived, or still will. Without a secret nothing is sent.
@@ -103,36 +110,43 @@ async def send_cancel(node: Node, key: tuple[int, bytes], timeout: float) -> boo
         return True
     with trio.move_on_after(timeout):
         try:
-            async with await _connect(node) as stream:
-                await stream.send_all(CancelRequest(*key).encode())
-                while await stream.receive_some(64):
-                    pass
-        except (OSError, trio.BrokenResourceError):
+            stream = await reach(node, contexts or Contexts(), encrypted=encrypted)
+            try:
+                return await _cancel(stream, key, encrypted=encrypted)
+            finally:
+                await stream.aclose()
+        except (OSError, trio.BrokenResourceError, PeerError):
             return False
-        return True
     return False
 
 
-async def _connect(node: Node) -> trio.SocketStream:
-    errors: list[OSError] = []
-    for address in node.addresses or (node.config.address,):
-        try:
-            return await _connect_to(address)
-        except OSError as error:
-            errors.append(error)
-    raise errors[0]
+async def _cancel(stream: Stream, key: tuple[int, bytes], *, encrypted: bool) -> bool:
+    if encrypted and stream.tls is None:
+        return False  # the node spoke TLS a moment ago
+    await stream.send_all(CancelRequest(*key).encode())
+    while await stream.receive_some(64):
+        pass
+    return True
 
 
-async def _connect_to(address: Address) -> trio.SocketStream:
-    if address.host.startswith("/"):
-        return await trio.open_unix_socket(f"{address.host}/.s.PGSQL.{address.port}")
-    stream = await trio.open_tcp_stream(address.host, address.port)
-    stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return stream
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What a node is asked for: the parameters of the start-up, who we are, what we wish to know."""
+
+    parameters: Mapping[str, str]
+    login: ServerLogin
+    tracked: Sequence[str]
 
 
 class _VersionRefused(Exception):
     """The node wants nothing to do with the version that it was asked for."""
+
+
+class _NotThisWay(Exception):
+    """The node will not have us in the clear, or through TLS; perhaps it will the other way."""
+
+    def __init__(self, error: PeerError) -> None:
+        self.error = error
 
 
 @dataclass(slots=True)
@@ -141,7 +155,6 @@ class _Login:
 
     minor: int
     """The minor version that was asked for, then the one agreed on."""
-    proof: ScramClient | None = None
     taken: bool = False
     """It has asked for authentication: it took the version."""
     parameters: dict[str, str] = field(default_factory=dict)
@@ -186,34 +199,45 @@ class _Login:
         return builders.query(question(self.asked).encode()) if self.asked else b""
 
 
-async def _open(node: Node, parameters: Mapping[str, str], login: ServerLogin, tracked: Sequence[str]) -> Opened:
+async def _open(node: Node, asked: _Asked, contexts: Contexts) -> Opened:
+    """One way after the other; if none will do, what was wrong with the best."""
+    error: PeerError | None = None
+    for encrypted in ways(node.config.tls, node.config.address):
+        try:
+            return await _open_one_way(node, asked, contexts, encrypted=encrypted)
+        except TlsError as wrong:
+            error = error or wrong
+        except _NotThisWay as refused:
+            error = error or refused.error
+    assert error is not None
+    raise error
+
+
+async def _open_one_way(node: Node, asked: _Asked, contexts: Contexts, *, encrypted: bool) -> Opened:
     try:
-        return await _open_in(node, node.protocol_minor, parameters, login, tracked)
+        return await _open_in(await reach(node, contexts, encrypted=encrypted), node, node.protocol_minor, asked)
     except _VersionRefused:
-        opened = await _open_in(node, 0, parameters, login, tracked)
+        opened = await _open_in(await reach(node, contexts, encrypted=encrypted), node, 0, asked)
         node.protocol_minor = 0
         return opened
 
 
-async def _open_in(
-    node: Node, minor: int, parameters: Mapping[str, str], login: ServerLogin, tracked: Sequence[str]
-) -> Opened:
-    stream = await _connect(node)
+async def _open_in(stream: Stream, node: Node, minor: int, asked: _Asked) -> Opened:
     try:
-        await stream.send_all(StartupMessage(parameters, minor=minor).encode())
+        await stream.send_all(StartupMessage(asked.parameters, minor=minor).encode())
         found = _Login(minor)
-        await _log_in(stream, node, found, login, tracked)
-        opened = socket.socket(fileno=stream.socket.detach())
-        return Opened(opened, found.parameters, found.key, found.values, found.notices)
+        rest = await _log_in(stream, node, found, asked)
+        opened, tls = stream.detach()
+        return Opened(opened, found.parameters, found.key, found.values, found.notices, tls, rest)
     except BaseException:
-        await trio.aclose_forcefully(stream)
+        await stream.aclose()
         raise
 
 
-async def _log_in(
-    stream: trio.SocketStream, node: Node, found: _Login, login: ServerLogin, tracked: Sequence[str]
-) -> None:
+async def _log_in(stream: Stream, node: Node, found: _Login, asked: _Asked) -> bytes:
+    """Until the server is ready; what it said after that."""
     framer = Framer(LONGEST)
+    proving = Proving(node, asked.login, tls=stream.tls, private=is_private(stream))
     noted = {
         ord("v"): found.negotiated, ord("S"): found.reported, ord("K"): found.identified, ord("D"): found.answered,
         ord("N"): found.noticed,
@@ -225,16 +249,19 @@ async def _log_in(
                 note(body)
             elif tag == ord("R"):
                 found.taken = True
-                found.proof = await _authenticate(stream, body, found.proof, node, login)
+                if answer := await proving.answer(body):
+                    await stream.send_all(answer)
             elif tag == ord("E"):
                 raise _refused(body, found)
             elif tag == ord("Z"):
-                if not (asking := found.question(tracked)):
-                    return
+                if not proving.admitted:
+                    raise ProtocolError(f"{node.name} is ready before it has let us in")
+                if not (asking := found.question(asked.tracked)):
+                    return framer.rest()
                 await stream.send_all(asking)
 
 
-async def _receive(stream: trio.SocketStream, node: Node, found: _Login) -> bytes:
+async def _receive(stream: Stream, node: Node, found: _Login) -> bytes:
     try:
         data = await stream.receive_some(16384)
     except trio.BrokenResourceError:
@@ -242,55 +269,20 @@ async def _receive(stream: trio.SocketStream, node: Node, found: _Login) -> byte
             raise
         data = b""
     if data:
-        return bytes(data)
+        return data
     if found.taken or not found.minor:
         raise Unreachable(f"{node.name} closed the connection during the login")
     raise _VersionRefused  # perhaps; the second try will tell
 
 
-async def _authenticate(
-    stream: trio.SocketStream, body: bytes, proof: ScramClient | None, node: Node, login: ServerLogin
-) -> ScramClient | None:
-    request = decode_authentication(body)
-    if isinstance(request, AuthenticationOk):
-        return None
-    if isinstance(request, AuthenticationSASL):
-        return await _first(stream, request, node, login)
-    if isinstance(request, AuthenticationSASLContinue) and proof is not None:
-        await stream.send_all(SASLResponse(proof.final(request.data)).encode())
-        return proof
-    if isinstance(request, AuthenticationSASLFinal) and proof is not None:
-        proof.verify(request.data)
-        return proof
-    raise PeerError(
-        f"{node.name} asks for {type(request).__name__.removeprefix('Authentication')}, which this proxy cannot answer",
-        "28000",
-        hint="Let the proxy log in with scram-sha-256 or trust in the node's pg_hba.conf.",
-    )
-
-
-async def _first(
-    stream: trio.SocketStream, request: AuthenticationSASL, node: Node, login: ServerLogin
-) -> ScramClient:
-    if MECHANISM not in request.mechanisms:
-        raise PeerError(f"{node.name} offers no {MECHANISM}, only {', '.join(request.mechanisms)}", "28000")
-    if login.password is None:
-        raise PeerError(
-            f'{node.name} asks for a password for user "{login.user}" and none is configured',
-            "28P01",
-            hint="Give the user a server_password, or a password, in [[auth.users]].",
-        )
-    proof = ScramClient(login.user, login.password, derive=derive)
-    await stream.send_all(SASLInitialResponse(MECHANISM, proof.first()).encode())
-    return proof
-
-
 def _refused(body: bytes, found: _Login) -> Exception:
     fields = parse_fields(body)
-    if found.minor and not found.taken and fields.get("C") in _VERSION_REFUSED:
+    code = fields.get("C", "XX000")
+    if found.minor and not found.taken and code in _VERSION_REFUSED:
         return _VersionRefused()
     message = fields.get("M", "the server refused the login")
-    return PeerError(message, fields.get("C", "XX000"), detail=fields.get("D"), hint=fields.get("H"))
+    error = PeerError(message, code, detail=fields.get("D"), hint=fields.get("H"))
+    return error if found.taken or code != _NO_RULE else _NotThisWay(error)
 
 
 def _where(node: Node) -> str:

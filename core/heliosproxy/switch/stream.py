@@ -17,6 +17,7 @@ import trio
 from heliosproxy.wire.tls import Tls, TlsError
 
 _RECEIVED = 16 * 1024
+_TURN: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("handshakes")
 
 
 class Stream:
@@ -69,11 +70,11 @@ class Stream:
         the clear before a handshake that was asked for must never get here: the caller refuses them.
 
         A step of the handshake computes for up to 2 ms without letting others on. Steps of streams that share a `turn`
-        take turns with everything else that runs.
+        (all that are not given one do) take turns with everything else that runs.
         """
         tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
         tls.feed(already)
-        while not await self._step(tls, turn or trio.Lock()):
+        while not await self._step(tls, turn or _turn()):
             data = await self._stream.receive_some(_RECEIVED)
             if not data:
                 raise TlsError("the connection was closed during the TLS handshake")
@@ -115,3 +116,11 @@ class Stream:
                 if tls is not None:
                     connection.send(tls.close())
         await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def _turn() -> trio.Lock:
+    try:
+        return _TURN.get()
+    except LookupError:
+        _TURN.set(turn := trio.Lock())
+        return turn

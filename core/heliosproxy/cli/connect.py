@@ -45,7 +45,7 @@ async def ask_all(config: Config) -> tuple[Answer, ...]:
 
     async def ask(index: int, node: NodeConfig) -> None:
         try:
-            answers[index] = Answer(index, node, await survey(node.address, login))
+            answers[index] = Answer(index, node, await survey(node.address, login, node.tls))
         except SurveyError as error:
             answers[index] = Answer(index, node, None, error)
 
@@ -65,6 +65,7 @@ def judge(config: Config, answers: Sequence[Answer]) -> tuple[Finding, ...]:
             findings += _role(answer, answer.server)
             findings += _replication(answer, answer.server, answers)
             findings += _connections(config, answer, answer.server)
+        findings += _unenforced(answer)
     return (*_refused(answers), *findings, *_cluster(answers), *_blind(config, answers))
 
 
@@ -96,6 +97,18 @@ def _blind(config: Config, answers: Sequence[Answer]) -> Iterator[Finding]:
         user = config.health.user
         message = f'{user} may not see the state of replication; grant pg_monitor to "{user}"'
         yield Finding("warning", "", ("health", "user"), message)
+
+
+def _unenforced(answer: Answer) -> Iterator[Finding]:
+    """What asyncpg cannot do for the proxy's own connections."""
+    node = answer.node
+    keys = {"channel_binding": node.tls.channel_binding == "require", "require_auth": bool(node.require_auth)}
+    if set_here := " and ".join(key for key, is_set in keys.items() if is_set):
+        safe = node.tls.sslmode == "verify-full" or node.address.host.startswith("/")
+        if not safe:
+            message = f"{node.name}: the proxy's own connections ([health]) do not observe {set_here}"
+            hint = "sslmode verify-full keeps their password from somebody in the middle"
+            yield Finding("warning", node.name, ("nodes", answer.index, "name"), f"{message}; {hint}")
 
 
 def _role(answer: Answer, server: Server) -> Iterator[Finding]:

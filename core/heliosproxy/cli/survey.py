@@ -12,9 +12,16 @@ from typing import Literal, TypeAlias, TypedDict, cast
 
 import asyncpg
 import trio
-import trio_asyncio
+from trio_asyncio import aio_as_trio
 
+from heliosproxy.cluster import connect
+from heliosproxy.cluster.connect import describe
+from heliosproxy.config.access import ServerTls
 from heliosproxy.config.kinds import Address
+from heliosproxy.config.tls import Contexts
+
+TLS = ServerTls()
+"""As servers are asked that no configuration speaks of: TLS if they can."""
 
 _SERVER = """
 select jsonb_build_object(
@@ -104,15 +111,17 @@ class SurveyError(Exception):
         self.reason = reason
 
 
-async def survey(address: Address, login: Login) -> Server:
-    """Ask one server. Raises SurveyError; never takes longer than the login's time-out."""
+async def survey(address: Address, login: Login, tls: ServerTls = TLS) -> Server:
+    """Ask one server, through TLS as `tls` has it. Raises SurveyError; never takes longer than the login's time-out."""
     try:
         with trio.fail_after(login.timeout):
             await _resolve(address)
-            return cast(Server, await trio_asyncio.aio_as_trio(_ask)(address, login))
+            return await _ask(address, login, tls)
     except trio.TooSlowError:
         raise SurveyError("unreachable", f"no answer from {address} within {login.timeout:g} s") from None
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
+        raise SurveyError("unreachable", f"no TLS with {address}: {describe(error)}") from None
+    except OSError as error:
         raise SurveyError("unreachable", f"cannot connect to {address}: {_reason(error)}") from None
     except asyncpg.PostgresError as error:
         reason = _one_line(error)
@@ -131,20 +140,13 @@ async def _resolve(address: Address) -> None:
         raise SurveyError("unreachable", f"cannot resolve {address.host}: {error.strerror}") from None
 
 
-async def _ask(address: Address, login: Login) -> Server:
-    connection = await asyncpg.connect(
-        host=address.host,
-        port=address.port,
-        user=login.user,
-        password=login.password,
-        database=login.database,
-        timeout=login.timeout,
-        server_settings={"application_name": "heliosproxy check"},
-    )
+async def _ask(address: Address, login: Login, tls: ServerTls) -> Server:
+    as_whom = connect.Login(login.user, login.password, login.database, {"application_name": "heliosproxy check"})
+    link = await connect.dial(address, as_whom, tls, Contexts())
     try:
-        return cast(Server, json.loads(await connection.fetchval(_SERVER)))
+        return cast(Server, json.loads(await aio_as_trio(link.fetchval)(_SERVER)))
     finally:
-        connection.terminate()  # at once: nothing is left to be said, and a stuck server must not hold us
+        link.terminate()  # at once: nothing is left to be said, and a stuck server must not hold us
 
 
 def _kind(error: asyncpg.PostgresError) -> Kind:

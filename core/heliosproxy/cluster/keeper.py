@@ -80,8 +80,8 @@ class Keeper:
         node = self._cluster.primary or next((node for node in self._cluster.nodes if node.healthy), None)
         if node is None:
             raise NoNodeError("no healthy node to read it from")
-        address = node.addresses[0] if node.addresses else node.config.address
-        return await connect(address, self._cluster.health, database=database, statement_timeout=TIMEOUT)
+        health, contexts = self._cluster.health, self._cluster.contexts
+        return await connect(node, health, contexts, database=database, statement_timeout=TIMEOUT)
 
     async def _compare(self, snapshot: Snapshot, link: asyncpg.Connection) -> None:
         generation = snapshot.generation

@@ -147,11 +147,14 @@ class Watcher:
     async def _connect(self) -> asyncpg.Connection:
         """A connection to the first address that gives one, which becomes the node's first."""
         await self._resolve()
-        health, addresses = self._cluster.health, self._node.addresses
+        health, contexts, addresses = self._cluster.health, self._cluster.contexts, self._node.addresses
         for address in addresses:
             try:
                 with trio.fail_after(health.timeout / len(addresses)):
-                    link = await connect(address, health, database=health.database, statement_timeout=health.timeout)
+                    link = await connect(
+                        self._node, health, contexts,
+                        database=health.database, statement_timeout=health.timeout, at=address,
+                    )  # fmt: skip
             except (OSError, trio.TooSlowError):
                 if address == addresses[-1]:
                     raise

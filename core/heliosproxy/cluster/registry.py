@@ -19,6 +19,7 @@ from heliosproxy.cluster.snapshots import Snapshots
 from heliosproxy.cluster.statistics import ClusterStatistics, node_statistics
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Health, NodeConfig
+from heliosproxy.config.tls import Contexts
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.catalogue import Catalogue
@@ -58,6 +59,8 @@ class Cluster:
         self.primary: Node | None = None
         self.nearest: Node | None = None
         self.snapshots = Snapshots()
+        self.contexts = Contexts()
+        """Of TLS with the nodes, for all that connect to them."""
         self.reported: Callable[[Node, BaseException], None] = _nobody_listens
         """Tell the monitors of a refused or lost link, so that the node is looked at now."""
         self._seen: dict[Node, Seen] = {}

@@ -49,7 +49,7 @@ class Greetings:
             self._asking[key] = trio.Event()
             try:
                 opened = await self._look(database, user, wanted)
-                opened.socket.close()
+                opened.close()
                 self._known[key] = monotonic(), (opened.parameters, opened.asked, opened.notices)
             finally:
                 self._asking.pop(key).set()

@@ -22,6 +22,7 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Config
+from heliosproxy.config.tls import ways
 from heliosproxy.switch.access import Access
 from heliosproxy.switch.admission import Admission, Reason, Ticket
 from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
@@ -225,7 +226,9 @@ class Proxy:
             others = [node for node in self.cluster.nodes if node.healthy and node is not primary]
             for node in [primary, *others] if primary is not None else others:
                 try:
-                    return await open_link(node, database, login, timeout, tracked, settings)
+                    return await open_link(
+                        node, database, login, timeout, tracked, settings, contexts=self.cluster.contexts
+                    )
                 except Unreachable as error:
                     self.cluster.reported(node, error)
             if trio.current_time() > give_up:
@@ -320,8 +323,9 @@ class Proxy:
         try:
             policy = pool.policy
             opened = await open_link(
-                pool.node, pool.database, login, policy.connect_timeout, policy.tracked_settings
-            )
+                pool.node, pool.database, login, policy.connect_timeout, policy.tracked_settings,
+                contexts=self.cluster.contexts,
+            )  # fmt: skip
         except PeerError as error:
             log.warning("no link to %s for %s@%s: %s", pool.node.name, pool.user, pool.database, error.message)
             self._then(self.switch.links.not_opened, pool, error, isinstance(error, Unreachable))
@@ -334,10 +338,13 @@ class Proxy:
     def _opened(self, pool: Pool, opened: Opened) -> None:
         settings = from_parameters(opened.parameters, asked=opened.asked)
         link = Link(pool.node, opened.key, settings, tuple(opened.asked))
-        endpoint = self._reactor.adopt(opened.socket, partial(self._link_data, link), partial(self._link_lost, link))
+        on_data, on_lost = partial(self._link_data, link), partial(self._link_lost, link)
+        endpoint = self._reactor.adopt(opened.socket, on_data, on_lost, opened.tls)
         self._links[link] = endpoint
         self._owners[endpoint] = link
         self.switch.links.opened(pool, link)
+        if opened.rest and not endpoint.closed:
+            self._link_data(link, opened.rest)
 
     def _then(self, call: Callable[..., object], *arguments: object) -> None:
         """Something has happened outside of the reactor: let the switch act on it."""
@@ -346,7 +353,9 @@ class Proxy:
         self._reactor.flush()
 
     async def _cancel(self, link: Link, done: Callable[[], None]) -> None:
-        sure = await send_cancel(link.node, link.key, self.config.pool.connect_timeout)
+        endpoint, config, timeout = self._links.get(link), link.node.config, self.config.pool.connect_timeout
+        encrypted = ways(config.tls, config.address)[0] if endpoint is None else endpoint.tls is not None
+        sure = await send_cancel(link.node, link.key, timeout, encrypted=encrypted, contexts=self.cluster.contexts)
         if not sure:  # it may still hit whoever has the link then
             self._then(self.switch.links.close, link, "a cancel request was not acknowledged")
         self._then(done)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
@@ -161,7 +162,9 @@ class Stage:
         self.cluster.primary = self.cluster.by_name.get("primary")
         plugins = (ReadsOnStandbys(),) if reads_on_standbys else ()
         self.planner = Planner(self.cluster, plugins, flows=100, balancer=Balancer())
-        self.switch = Switch(config, self.cluster, self.planner, self)
+        self.reasons: Counter[str] = Counter()
+        """How often whom a limit ended, or denied something, by reason."""
+        self.switch = Switch(config, self.cluster, self.planner, self, self._count)
         self.servers: list[Server] = []
         self.cancels: list[tuple[Link, Callable[[], None]]] = []
         self.opening: list[LinkPool] = []
@@ -169,6 +172,9 @@ class Stage:
         self.open_at_once = True
         self.ending: list[Callable[[], None]] = []
         self.end_at_once = True
+
+    def _count(self, reason: str) -> None:
+        self.reasons[reason] += 1
 
     def client(self, user: str = "alice", **settings: str) -> Speaker:
         """Somebody who has logged in."""

@@ -324,7 +324,8 @@ class Link:
         if unit.sqlstate in REFUSALS and self._may_run_on_the_primary(unit, unit.session):
             unit.refused = unit.sqlstate
             return b""
-        return unit.undo() or unit.stand_in or _with_the_clients_names(message, unit.names)
+        response = unit.undo() or unit.stand_in or _with_the_clients_names(message, unit.names)
+        return unit.told_as(unit.sqlstate, response)
 
     def _condemn(self, unit: Unit, *, changed: bool) -> None:
         """Whatever named statement has failed, the next use of it prepares it afresh. If its rows have changed, it

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from heliosproxy.switch.unit import TIMED_OUT
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import error_response
 
@@ -61,12 +62,12 @@ def after(session: Session, unit: Unit | None, link: Link, reason: str) -> Repea
     in_transaction = session.status != IDLE
     reads = bool(flows) and all(flow.read_only for flow in flows)
     if not in_transaction and reads and _may_repeat(unit, link):
-        return Repeat()
+        return Repeat() if not unit.overdue_since else Fail(TIMED_OUT, False)
     if _may_have_committed(flows) or not (reads or in_transaction):
         return Fail(error_response("ERROR", "08007", where, detail="The outcome is not known."), False)
     if link.failure_code == TERMINATED and not in_transaction:
         return Fail(error_response("ERROR", TERMINATED, reason), False)
-    return Fail(error_response("ERROR", "08006", where), in_transaction)
+    return Fail(TIMED_OUT if unit.overdue_since else error_response("ERROR", "08006", where), in_transaction)
 
 
 def _may_have_committed(flows: tuple[Flow, ...]) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from heliosproxy.switch.pool import Pool
     from heliosproxy.switch.prepared import Prepared
     from heliosproxy.switch.resolving import Portal
+    from heliosproxy.switch.timeouts import Clock
 
 HEADER = struct.Struct(">xI").unpack_from
 QUERY, TERMINATE, SYNC, FLUSH, EXECUTE, FUNCTION_CALL, COPY_DATA = b"QXSHEFd"
@@ -107,6 +108,10 @@ class Session:
     """Why its link stays with it outside transactions."""
     pins_before: frozenset[str] | None = None
     """What they go back to if the transaction is rolled back; None while it has changed none."""
+    clock: Clock | None = None
+    """Its time-outs; None: it has none."""
+    cancelling: Link | None = None
+    """The link to which a cancel request is on its way that is meant for one statement only: none may follow it."""
     settling: bool = False
     """Its link is being asked for them; its next statement waits."""
     ask: bool = False
@@ -153,9 +158,10 @@ class Session:
         return sum(unit.size for unit in self.units)
 
     @property
-    def adopting(self) -> bool:
-        """Its link is being given its settings; the unit at the head goes after that."""
-        return self.link is not None and bool(self.link.units) and self.units[0].link is None
+    def is_held_up(self) -> bool:
+        """Nothing may be sent on its link: it is being given its settings, or cancelled."""
+        link = self.link
+        return link is not None and (self.cancelling is link or (bool(link.units) and self.units[0].link is None))
 
     def receive(self, data: bytes) -> None:
         """Cut the client's bytes into messages and those into units. Raises ProtocolError, after which it must end."""

@@ -96,7 +96,7 @@ def _teach(unit: Unit, session: Session, link: Link, need: Need) -> None:
     def learned(done: Unit) -> None:
         if done.sqlstate:
             link.declared.pop(name, None)
-            unit.stand_in = unit.stand_in or done.problem_response
+            unit.stand_in = unit.stand_in or unit.told_as(done.sqlstate, done.problem_response)
 
     def changed(done: Unit) -> None:
         if done.sqlstate:  # what was prepared then means something else

@@ -28,14 +28,16 @@ from heliosproxy.switch.policies import Policies
 from heliosproxy.switch.prepared import Prepared, StatementNames
 from heliosproxy.switch.resolving import resolve
 from heliosproxy.switch.session import EXECUTE, Session
+from heliosproxy.switch.timeouts import Timeouts
 from heliosproxy.switch.translating import Translator
-from heliosproxy.switch.unit import READY, Expect, Unit
+from heliosproxy.switch.unit import CANCELED, READY, TIMED_OUT, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import LengthError, PeerError, ProtocolError, error_response
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.registry import Cluster
     from heliosproxy.config.model import Config
+    from heliosproxy.switch.admission import Reason
 
 log = logging.getLogger("heliosproxy.switch")
 
@@ -48,7 +50,14 @@ MOST_ATTEMPTS = 3
 class Switch:
     """The data plane's decisions."""
 
-    def __init__(self, config: Config, cluster: Cluster, planner: Planner, port: Port) -> None:
+    def __init__(
+        self,
+        config: Config,
+        cluster: Cluster,
+        planner: Planner,
+        port: Port,
+        counts: Callable[[Reason], None] = lambda reason: None,
+    ) -> None:
         self.config = config
         self.cluster = cluster
         self.planner = planner
@@ -58,6 +67,9 @@ class Switch:
         self.policies = Policies(config)
         """What `[pool]` and `[[pools]]` say of a database and a user: mode, sizes, time-outs."""
         self.links = Links(self.policies, cluster, port, self)
+        self.timeouts = Timeouts(self, self.links, counts)
+        self._counts = counts
+        """Called with the reason when a client is ended, or denied something, by a limit."""
         self._keys: dict[tuple[int, bytes], Session] = {}
         self._unfinished: dict[int, float] = {}
         """Sessions whose last unit has no end yet, by id, with the time since when."""
@@ -77,6 +89,7 @@ class Switch:
         """A client has logged in."""
         policy = self.policies.of(session.client.database, session.client.user)
         session.mode, session.keeps_sequences = policy.mode, policy.sequence_values == "pin"
+        self.timeouts.watch(session, policy)
         self.sessions[session.id] = session
         self._keys[session.key] = session
 
@@ -88,8 +101,10 @@ class Switch:
             session.receive(data)
         except LengthError:
             session.closing = True
+            self._counts("protocol")
         except ProtocolError as error:
             session.closing, session.last_words = True, error.response("FATAL")
+            self._counts("max_message" if error.sqlstate == "54000" else "protocol")
         self.advance(session)
         if session.units and not session.units[-1].complete and not session.units[-1].held:
             self._unfinished.setdefault(session.id, monotonic())
@@ -124,10 +139,11 @@ class Switch:
         session = self._keys.get(key)
         link = session.link if session is not None else None
         if session is not None and session.units:
-            if session.pool is not None or session.id in self._homeless:
-                self._give_up(session, "57014", "canceling statement due to user request")
+            canceled = error_response("ERROR", CANCELED, "canceling statement due to user request")
+            if self.is_waiting(session):
+                self.give_up(session, canceled)
             elif session.settling:  # the link only tells the settings; the statement has not begun
-                self._fail(session, error_response("ERROR", "57014", "canceling statement due to user request"))
+                self.fail(session, canceled)
             elif link is not None and link.units:
                 self.links.handover.cancel(link, done)
                 return True
@@ -144,7 +160,10 @@ class Switch:
                 if unit.messages and not unit.restartable and not unit.moving:
                     self._send(session, unit, unit.link)
                 return
-            if session.pool is not None or session.adopting or session.id in self._homeless:
+            if session.pool is not None or session.id in self._homeless:
+                return
+            if session.is_held_up:
+                self._take_up(session, unit)
                 return
             if not (unit.complete or unit.held):
                 return
@@ -160,24 +179,33 @@ class Switch:
             self._drop(session)
         self.port.close_client(session)
 
-    def _end(self, session: Session, message: bytes) -> None:
+    def end(self, session: Session, message: bytes) -> None:
         """Say why, and close."""
-        self.port.to_client(session, message)
+        if message:
+            self.port.to_client(session, message)
         self._terminate(session)
 
     def _forget(self, session: Session) -> None:
         self.sessions.pop(session.id, None)
         self._keys.pop(session.key, None)
+        self._stop_waiting(session)
+        self.timeouts.forget(session)
+        session.closing = True
+
+    def is_waiting(self, session: Session) -> bool:
+        """Whether the unit at the head waits for a node or a link."""
+        return session.pool is not None or session.id in self._homeless
+
+    def _stop_waiting(self, session: Session) -> None:
         self._homeless.pop(session.id, None)
         if session.pool is not None:
             session.pool.leave(session)
-        session.closing = True
 
     # --- a unit's way ---------------------------------------------------------------------------------------------
 
     def _begin(self, session: Session, unit: Unit) -> bool:
         """Start the unit at the head; whether it is answered already."""
-        unit.started = unit.started or monotonic()
+        self._take_up(session, unit)
         if unit.told:
             unit.messages.clear()
             return self._conclude(session, unit, b"") if unit.complete else False
@@ -197,6 +225,11 @@ class Switch:
         else:
             self._route(session, unit)
         return False
+
+    def _take_up(self, session: Session, unit: Unit) -> None:
+        unit.started = unit.started or monotonic()
+        if session.clock is not None:
+            self.timeouts.began(session, session.clock)
 
     def _answer(self, session: Session, unit: Unit) -> bool:
         """A unit that no server need see."""
@@ -218,6 +251,8 @@ class Switch:
         if unit.flow is not None and unit.flow.answered not in ("show", ""):
             self.ledger.decided(session, unit.flow, "", "")
         self.port.to_client(session, data)
+        if session.clock is not None:
+            self.timeouts.rests(session, session.clock)
         return unit.complete
 
     def _route(self, session: Session, unit: Unit) -> None:
@@ -255,6 +290,8 @@ class Switch:
         if first:
             link.node.in_flight += 1
             lead += self.ledger.sent(session, unit, link)
+            if session.clock is not None:
+                self.timeouts.sent(session, session.clock)
         if unit.expected:
             lead += emit(unit.expected)
         self.port.to_link(link)
@@ -275,10 +312,11 @@ class Switch:
                 return
             if link.session is not session or not session.units or session.units[0] is not unit:
                 return  # it has failed meanwhile, or its client is gone
+            problem = unit.told_as(reply.sqlstate, reply.problem_response)
             if session.status != IDLE:  # then nothing behind it in the transaction runs
-                unit.stand_in = unit.stand_in or reply.problem_response
-            if reply.sqlstate == "57014" and session.status == IDLE:
-                self._fail(session, reply.problem_response)
+                unit.stand_in = unit.stand_in or problem
+            if reply.sqlstate == CANCELED and session.status == IDLE:
+                self.fail(session, problem)
                 self.links.handover.settle(session, link)
                 self.advance(session)
             elif not left:
@@ -319,7 +357,7 @@ class Switch:
         except Exception:  # a bug of ours; without a word of its own the session would wait for ever
             log.exception("internal error; the session that met it is closed")
             self.links.close(link, "internal error")
-            self._end(session, error_response("FATAL", "XX000", "internal error"))
+            self.end(session, error_response("FATAL", "XX000", "internal error"))
 
     def _go(self, session: Session, unit: Unit, link: Link, *, examined: bool = False) -> None:
         """Send the unit, with what came of it while it waited."""
@@ -335,7 +373,7 @@ class Switch:
 
     def refused(self, session: Session, error: PeerError) -> None:
         """The server lets nobody in for this session, or refuses its settings."""
-        self._fail(session, error.response())
+        self.fail(session, session.units[0].told_as(error.sqlstate, error.response()))
         self.advance(session)
 
     def look_elsewhere(self, session: Session) -> None:
@@ -344,7 +382,8 @@ class Switch:
 
     def waited_too_long(self, session: Session, error: PeerError) -> None:
         """No link became free in time."""
-        self._fail(session, error.response())
+        self._counts("wait_timeout")
+        self.fail(session, error.response())
         self.advance(session)
 
     def link_data(self, link: Link, data: bytes) -> None:
@@ -417,8 +456,10 @@ class Switch:
         session.status = status
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
+        if session.clock is not None:
+            self.timeouts.rests(session, session.clock)
         if status != IDLE and session.mode == "statement":
-            self._end(session, local.no_transactions("FATAL"))  # by a text that could not be read
+            self.end(session, local.no_transactions("FATAL"))  # by a text that could not be read
             return
         if status == IDLE:
             if session.portals:
@@ -427,9 +468,25 @@ class Switch:
                 session.transaction_ended(rolled_back=rolled_back)
             elif session.salt and not (session.pins or session.ask):
                 session.unpin()
-            if not session.pins:
-                self.links.handover.settle(session, link)
+            self._let_go(session, link)
         self.advance(session)
+
+    def _let_go(self, session: Session, link: Link) -> None:
+        """Its transaction is over, and with it the need for the link, unless it must keep that. Settings cannot be asked
+        of one that is being cancelled."""
+        if not session.pins and not (session.ask and session.cancelling is link):
+            self.links.handover.settle(session, link)
+
+    def cancel_arrived(self, session: Session, link: Link) -> None:
+        """The link may have other statements again."""
+        if session.cancelling is not link:
+            return
+        session.cancelling = None
+        if session.link is link and session.id in self.sessions:
+            done = not link.units and not (session.units and session.units[0].link is link)
+            if done and session.status == IDLE:
+                self._let_go(session, link)
+            self.advance(session)
 
     def settled(self, session: Session) -> None:
         """The session's settings are known again: it may go on."""
@@ -447,7 +504,8 @@ class Switch:
             link.node.in_flight -= 1
         match loss.after(session, unit, link, reason):
             case loss.End(error):
-                self._end(session, error)
+                self._counts("lost")
+                self.end(session, error)
             case loss.Repeat() if unit is not None:
                 unit.attempts += 1
                 unit.restart()
@@ -456,7 +514,7 @@ class Switch:
             case loss.Fail(error, transaction):
                 session.lost = transaction
                 session.status = FAILED if transaction else IDLE
-                self._fail(session, error)
+                self.fail(session, error)
                 self.advance(session)
             case _:
                 session.lost = session.status != IDLE
@@ -469,8 +527,10 @@ class Switch:
             return
         unit = session.units[0]
         unit.attempts += 1
-        if unit.attempts > MOST_ATTEMPTS:
-            self._fail(session, error_response("ERROR", "08006", f"no link to {link.node.name} lives: {reason}"))
+        if unit.overdue_since:
+            self.fail(session, TIMED_OUT)
+        elif unit.attempts > MOST_ATTEMPTS:
+            self.fail(session, error_response("ERROR", "08006", f"no link to {link.node.name} lives: {reason}"))
         self.advance(session)
 
     def _while_lost(self, session: Session, unit: Unit) -> bool:
@@ -484,7 +544,7 @@ class Switch:
             session.transaction_ended(rolled_back=True)
         return self._conclude(session, unit, data, failed=not accepted)
 
-    def _fail(self, session: Session, error: bytes) -> None:
+    def fail(self, session: Session, error: bytes) -> None:
         """The unit at the head ends with an error."""
         unit = session.units[0]
         unit.undo()
@@ -500,14 +560,14 @@ class Switch:
             unit.failed = unit.told = failed
             unit.let_go()
         self.port.to_client(session, data)
+        if session.clock is not None:
+            self.timeouts.rests(session, session.clock)
         return unit.complete
 
-    def _give_up(self, session: Session, sqlstate: str, message: str) -> None:
-        """The unit at the head has waited long enough."""
-        if session.pool is not None:
-            session.pool.leave(session)
-        self._homeless.pop(session.id, None)
-        self._fail(session, error_response("ERROR", sqlstate, message))
+    def give_up(self, session: Session, error: bytes) -> None:
+        """The unit at the head, which waits for a node or a link, has waited long enough."""
+        self._stop_waiting(session)
+        self.fail(session, error)
         self.advance(session)
 
     # --- time -----------------------------------------------------------------------------------------------------
@@ -522,6 +582,7 @@ class Switch:
                 session.units[-1].held = True  # an error in it is to be told, as PostgreSQL tells it, at once
                 self.advance(session)
         self.links.tick(now)
+        self.timeouts.tick(now)
         self.ledger.observers.flush()
 
     def _look_again(self, session: Session, now: float) -> None:
@@ -533,7 +594,8 @@ class Switch:
             unit = session.units[0]
             flow = unit.flow
             reason = self.planner.candidates(flow).relaxed if flow is not None else "no primary"
-            self._give_up(session, "57P03", f"no node can run this statement: {reason}")
+            self._counts("no_node")
+            self.give_up(session, error_response("ERROR", "57P03", f"no node can run this statement: {reason}"))
             return
         self._homeless[session.id] = since
         self._route(session, session.units[0])
@@ -550,4 +612,4 @@ class Switch:
         message = error_response("FATAL", "57P01", "terminating connection due to administrator command")
         for session in list(self.sessions.values()):
             if everyone or not (session.units or session.status != IDLE):
-                self._end(session, message)
+                self.end(session, message)

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from heliosproxy.wire.errors import error_response
+
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
     from heliosproxy.switch.flows import Flow
@@ -29,6 +31,9 @@ DESCRIBED = frozenset(b"Tn")
 EXECUTED = frozenset(b"CIs")
 READY = frozenset(b"Z")
 NEVER: frozenset[int] = frozenset()
+CANCELED = "57014"
+TIMED_OUT = error_response("ERROR", CANCELED, "canceling statement due to statement timeout")
+"""What a client gets whose statement took longer than `[pool] statement_timeout`."""
 
 
 @dataclass(slots=True)
@@ -86,6 +91,7 @@ class Unit:
         "moving",
         "names",
         "on_done",
+        "overdue_since",
         "parked",
         "problem",
         "problem_response",
@@ -198,6 +204,9 @@ class Unit:
         self.rows = 0
         self.bytes = 0
         self.started = 0.0
+        """When it was taken up; 0: not yet."""
+        self.overdue_since = 0.0
+        """When it was first cancelled because it took too long; 0: it was not."""
         self.problem_response = b""
         """Internal units: the ErrorResponse, if there was one."""
         self.on_done: Callable[[Unit], None] | None = None
@@ -213,6 +222,10 @@ class Unit:
         if self.expected is None:
             self.expected = deque()
         self.expected.append(expect)
+
+    def told_as(self, sqlstate: str, response: bytes) -> bytes:
+        """What its client gets for an ErrorResponse with this SQLSTATE: of a cancel of ours, why that was."""
+        return TIMED_OUT if self.overdue_since and sqlstate == CANCELED else response
 
     @property
     def ends_with_sync(self) -> bool:

@@ -472,8 +472,8 @@ class Switch:
         self.advance(session)
 
     def _let_go(self, session: Session, link: Link) -> None:
-        """Its transaction is over, and with it the need for the link, unless it must keep that. Settings cannot be asked
-        of one that is being cancelled."""
+        """Its transaction is over, and with it the need for the link, unless it must keep that. One that is being
+        cancelled cannot be asked for settings."""
         if not session.pins and not (session.ask and session.cancelling is link):
             self.links.handover.settle(session, link)
 

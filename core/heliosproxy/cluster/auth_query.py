@@ -144,9 +144,8 @@ class AuthQuery:
         auth, health, self._outdated = self._auth, self._health, False
         if auth.auth_user is not None or auth.auth_password is not None:
             health = replace(health, user=auth.auth_user or health.user, password=auth.auth_password)
-        address = node.addresses[0] if node.addresses else node.config.address
-        database = auth.auth_dbname or health.database
-        self._link = await connect(address, health, database=database, statement_timeout=health.timeout)
+        database, contexts = auth.auth_dbname or health.database, self._cluster.contexts
+        self._link = await connect(node, health, contexts, database=database, statement_timeout=health.timeout)
         self._node = node
         statement: PreparedStatement = await aio_as_trio(self._link.prepare)(auth.auth_query or "")
         parameters, columns = len(statement.get_parameters()), len(statement.get_attributes())

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from heliosproxy.auth.users import Users
+from heliosproxy.cluster.auth_query import AuthQuery
 from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Config
-from heliosproxy.config.tls import ways
+from heliosproxy.config.tls import Contexts, ways
 from heliosproxy.switch.access import Access
 from heliosproxy.switch.admission import Admission, Reason, Ticket
 from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
@@ -79,8 +80,9 @@ class Proxy:
         self.cluster = Cluster(config.nodes, region=config.proxy.region, health=config.health)
         self.planner = Planner(self.cluster, plugins, flows=config.plugins.flows, balancer=Balancer())
         self.admission = Admission(config.client_limits)
-        self.switch = Switch(config, self.cluster, self.planner, self)
-        self.users = Users(config.auth)
+        self.switch = Switch(config, self.cluster, self.planner, self, counts=self.admission.count)
+        self._auth_query = AuthQuery(self.cluster, config.auth, config.health)
+        self.users = Users(config.auth, self._auth_query)
         self._arrivals = Arrivals(
             Access.of(config.auth, config.client_tls), self.users, self.admission, config.proxy.login_timeout,
             self._enter, self._on_cancel,
@@ -129,6 +131,7 @@ class Proxy:
         self._nursery = nursery
         await trio.to_thread.run_sync(self.users.prepare)
         await nursery.start(Monitors(self.cluster).run)
+        await nursery.start(self._auth_query.run)
         self.cluster.request_catalogue(self.config.health.database)
         nursery.start_soon(partial(self._reactor.run, self._tick, TICK, self._settle))
         async with trio.open_nursery() as accepting:
@@ -151,12 +154,17 @@ class Proxy:
         Raises BadTls, and then nothing has changed.
         """
         access = await trio.to_thread.run_sync(Access.of, config.auth, config.client_tls)
-        users = self.users.replaced(config.auth)
+        contexts = Contexts()
+        for found in config.nodes:
+            await trio.to_thread.run_sync(contexts.of, found.tls)
+        users = self.users.replaced(config.auth, self._auth_query)
         await trio.to_thread.run_sync(users.prepare)
         self.config = config
         self.users = self._arrivals.users = users
         self._arrivals.access = access
         self.admission.limits = config.client_limits
+        self.cluster.contexts.replace(contexts)
+        self._auth_query.configure(config.auth, config.health)
         for node, found in zip(self.cluster.nodes, config.nodes, strict=True):
             node.config = found
         self.switch.reload(config)

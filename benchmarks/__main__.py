@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import bulk, hints, throughput, tpcb
+from benchmarks import bulk, connect, hints, throughput, tpcb
 from benchmarks._harness import BenchError, Benchmark, MissingError, Options, Result, busy, machine, versions
 from heliosproxy.config.kinds import Json
 
-BENCHMARKS: tuple[Benchmark, ...] = (throughput, tpcb, hints, bulk)
+BENCHMARKS: tuple[Benchmark, ...] = (throughput, tpcb, hints, bulk, connect)
 WIDTH = 130
 """Columns of the tables where standard output is no terminal."""
 

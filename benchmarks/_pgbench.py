@@ -41,7 +41,7 @@ WARM_UP = 1
 CONNECTS = 50
 """Clients for which a run is a second longer: pgbench's time runs while they log in, which its figure leaves out."""
 
-_TPS = re.compile(r"^tps = ([\d.]+) \(without initial connection time\)", re.MULTILINE)
+_TPS = re.compile(r"^tps = ([\d.]+) \((?:without initial connection|including reconnection) times?\)", re.MULTILINE)
 _FAILED = re.compile(r"^number of failed transactions: (\d+)", re.MULTILINE)
 
 
@@ -117,7 +117,7 @@ def compare(
         login = _servers.login(cluster)
         say(f"filling pgbench's tables, scale {scale}")
         # Before the proxy starts: it takes up to a minute to notice tables that were not created through it.
-        _pgbench(pgbench, _servers.direct(cluster), login, ("-i", "-I", "dtGvp", "-s", str(scale), "-q"), 300)
+        run_pgbench(pgbench, _servers.direct(cluster), login, ("-i", "-I", "dtGvp", "-s", str(scale), "-q"), 300)
         found_peers = peers(stack, cluster, missing, say)
         versions: dict[str, Json] = {
             "postgresql": cluster.psql("show server_version"),
@@ -204,7 +204,7 @@ def _run(
     threads = str(min(jobs, case.clients))
     length = seconds + case.clients // CONNECTS
     arguments = ("-n", *case.script, "-M", case.protocol, "-c", str(case.clients), "-j", threads, "-T", str(length))
-    tps = throughput(_pgbench(pgbench, peer, login, arguments, length + GRACE))
+    tps = throughput(run_pgbench(pgbench, peer, login, arguments, length + GRACE))
     say(f"-M {case.protocol}, {case.clients} clients, {peer.name}: {tps:,.0f} tps")
     return tps
 
@@ -219,11 +219,14 @@ def throughput(output: str) -> float:
     return float(found[1])
 
 
-def _pgbench(pgbench: Path, peer: Peer, login: Login, arguments: Sequence[str], timeout: float) -> str:
+def run_pgbench(
+    pgbench: Path, peer: Peer, login: Login, arguments: Sequence[str], timeout: float, **variables: str
+) -> str:
+    """One run to its end; what it prints. `variables` are libpq's. Raises BenchError with its first error."""
     host, port = peer.address
     command = [str(pgbench), "-h", host, "-p", str(port), "-U", login.user, *arguments, login.database]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
-    environment |= {"PGPASSWORD": login.password, "LC_ALL": "C"}
+    environment |= {"PGPASSWORD": login.password, "LC_ALL": "C", **variables}
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, check=False)
     except subprocess.TimeoutExpired:

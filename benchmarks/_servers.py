@@ -56,7 +56,7 @@ password = {password}
 [plugins]
 enabled = {enabled}
 path = {path}
-{routing}"""
+{more}"""
 NODE = """
 [[nodes]]
 name = {name}
@@ -74,7 +74,6 @@ BOUNCER = """\
 listen_addr = {listen.host}
 listen_port = {listen.port}
 unix_socket_dir =
-auth_type = scram-sha-256
 auth_file = {users}
 pool_mode = transaction
 default_pool_size = {pool}
@@ -82,7 +81,7 @@ max_client_conn = 1000
 ignore_startup_parameters = extra_float_digits
 log_connections = 0
 log_disconnections = 0
-"""
+{access}"""
 PREPARED_STATEMENTS = "max_prepared_statements = 200\n"
 
 
@@ -97,6 +96,19 @@ class Peer:
     address: Address
     without_prepared: str = ""
     pid: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How clients log in: who does, and what either proxy's configuration says of it beyond the usual."""
+
+    login: Login
+    proxy: str = ""
+    """Sections for the end of heliosproxy.toml."""
+    bouncer: str = "auth_type = scram-sha-256\n"
+    """Lines for pgbouncer.ini."""
+    secret: str | None = None
+    """What PgBouncer's user list has for the user; its password if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +146,12 @@ def bundled_plugins(cluster: LocalCluster, say: Say) -> PluginSource:
     path: tuple[Path, ...] = ()
     if not BUNDLED.is_file():
         say("building the bundled plugins")
-        path = (_folder(cluster, "plugins"),)
+        path = (folder(cluster, "plugins"),)
         try:
             build(sorted(file.parent for file in (ROOT / "plugins").glob("*/plugin.py")), path[0] / "plugins.wasm")
         except BuildError as error:
             raise BenchError(f"the bundled plugins cannot be built: {error}") from None
-    file = _write(_folder(cluster, "look") / "heliosproxy.toml", _proxy_text(cluster, PluginSource((), path)))
+    file = write(folder(cluster, "look") / "heliosproxy.toml", _proxy_text(cluster, PluginSource((), path)))
     with Sandbox() as sandbox:
         found = sandbox.installed(load(file, {}).config)
     return PluginSource(tuple(one.name for one in found if not one.problems), path)
@@ -151,13 +163,16 @@ def proxy_config(cluster: LocalCluster, plugins: PluginSource) -> Config:
 
 
 @contextmanager
-def helios_proxy(cluster: LocalCluster, plugins: PluginSource, say: Say) -> Iterator[Peer]:
+def helios_proxy(
+    cluster: LocalCluster, plugins: PluginSource, say: Say, access: Access | None = None
+) -> Iterator[Peer]:
     """This proxy in a process of its own, all bundled plugins on, in front of the cluster. Raises BenchError."""
     say("starting this proxy")
-    file = _proxy_file(cluster, plugins)
+    access = access or Access(login(cluster))
+    file = _proxy_file(cluster, plugins, access.proxy)
     listen = load(file, {}).config.proxy.listen
     command = [sys.executable, "-m", "heliosproxy", "run", "--config", str(file)]
-    with _running(command, file.parent / "log", cluster, listen, own=True) as pid:
+    with _running(command, file.parent / "log", access.login, listen, own=True) as pid:
         yield Peer(HELIOS, listen, pid=pid)
 
 
@@ -174,30 +189,34 @@ def pgbouncer_version() -> tuple[int, ...]:
 
 
 @contextmanager
-def pgbouncer(cluster: LocalCluster, say: Say) -> Iterator[Peer]:
+def pgbouncer(cluster: LocalCluster, say: Say, access: Access | None = None) -> Iterator[Peer]:
     """PgBouncer in front of the primary: transaction pooling, the same pool and logins. Raises BenchError."""
     program = pgbouncer_program()
     if program is None:
         raise BenchError("PgBouncer is not installed")
     say("starting PgBouncer")
-    folder = _folder(cluster, "pgbouncer")
+    access = access or Access(login(cluster))
+    directory = folder(cluster, "pgbouncer")
     listen = Address(HOST, free_port(HOST))
     primary = cluster.node("primary").address
-    users = _write(folder / "users", f'"{cluster.user}" "{cluster.password}"\n')
-    text = BOUNCER.format(host=primary.host, port=primary.port, listen=listen, users=users, pool=POOL)
+    secret = access.login.password if access.secret is None else access.secret
+    users = write(directory / "users", f'"{access.login.user}" "{secret}"\n')
+    text = BOUNCER.format(
+        host=primary.host, port=primary.port, listen=listen, users=users, pool=POOL, access=access.bouncer
+    )
     prepares = pgbouncer_version() >= (1, 21)
-    file = _write(folder / "pgbouncer.ini", text + (PREPARED_STATEMENTS if prepares else ""))
+    file = write(directory / "pgbouncer.ini", text + (PREPARED_STATEMENTS if prepares else ""))
     why = "" if prepares else "PgBouncer before 1.21 has no prepared statements in transaction mode"
-    with _running([program, str(file)], folder / "log", cluster, listen, own=False) as pid:
+    with _running([program, str(file)], directory / "log", access.login, listen, own=False) as pid:
         yield Peer(PGBOUNCER, listen, why, pid)
 
 
-def _proxy_file(cluster: LocalCluster, plugins: PluginSource) -> Path:
+def _proxy_file(cluster: LocalCluster, plugins: PluginSource, more: str = "") -> Path:
     routing = ONE_NODE_ROUTING if len(cluster.nodes) == 1 and "hints" in plugins.names else ""
-    return _write(_folder(cluster, "proxy") / "heliosproxy.toml", _proxy_text(cluster, plugins, routing))
+    return write(folder(cluster, "proxy") / "heliosproxy.toml", _proxy_text(cluster, plugins, routing + more))
 
 
-def _proxy_text(cluster: LocalCluster, plugins: PluginSource, routing: str = "") -> str:
+def _proxy_text(cluster: LocalCluster, plugins: PluginSource, more: str = "") -> str:
     # JSON's strings and lists of strings are TOML's too.
     nodes = (NODE.format(name=json.dumps(n.name), address=json.dumps(str(n.address))) for n in cluster.nodes)
     return PROXY.format(
@@ -210,20 +229,21 @@ def _proxy_text(cluster: LocalCluster, plugins: PluginSource, routing: str = "")
         password=json.dumps(cluster.password),
         enabled=json.dumps(list(plugins.names)),
         path=json.dumps([str(directory) for directory in plugins.path]),
-        routing=routing,
+        more=more,
     )
 
 
-def _folder(cluster: LocalCluster, name: str) -> Path:
+def folder(cluster: LocalCluster, name: str) -> Path:
     """A folder that the cluster deletes with its own."""
-    folder = cluster.directory / name
-    if not folder.is_dir():
-        folder.mkdir(mode=0o700)
-        unprivileged().own(folder)
-    return folder
+    found = cluster.directory / name
+    if not found.is_dir():
+        found.mkdir(mode=0o700)
+        unprivileged().own(found)
+    return found
 
 
-def _write(file: Path, text: str) -> Path:
+def write(file: Path, text: str) -> Path:
+    """A file that the servers' user can read, and nobody else but us; the file."""
     file.touch(mode=0o600)
     file.write_text(text)
     unprivileged().own(file)
@@ -231,7 +251,7 @@ def _write(file: Path, text: str) -> Path:
 
 
 @contextmanager
-def _running(command: Sequence[str], log: Path, cluster: LocalCluster, listen: Address, *, own: bool) -> Iterator[int]:
+def _running(command: Sequence[str], log: Path, login: Login, listen: Address, *, own: bool) -> Iterator[int]:
     """The program while it answers at `listen`, as ourselves or the unprivileged user; its process id.
 
     It dies with us (guard.py).
@@ -244,19 +264,17 @@ def _running(command: Sequence[str], log: Path, cluster: LocalCluster, listen: A
             stdin=subprocess.PIPE, stdout=output, stderr=output, cwd=ROOT, start_new_session=True,
         )  # fmt: skip
     with process:  # which closes its standard input and waits: that ends it
-        _wait_answering(process, log, cluster, listen, Path(command[0]).name if not own else "this proxy")
+        _wait_answering(process, log, login, listen, Path(command[0]).name if not own else "this proxy")
         yield children(process.pid)[0]
 
 
-def _wait_answering(
-    process: subprocess.Popen[bytes], log: Path, cluster: LocalCluster, listen: Address, name: str
-) -> None:
+def _wait_answering(process: subprocess.Popen[bytes], log: Path, login: Login, listen: Address, name: str) -> None:
     reason = ""
     for _ in until(READY):
         if process.poll() is not None:
             raise BenchError(f"{name} ended while starting; the end of its log:\n{tail(log, 10)}")
         try:
-            with connect(listen, login(cluster)) as connection:
+            with connect(listen, login) as connection:
                 connection.query(b"select 1")
             return
         except (OSError, PeerError) as error:

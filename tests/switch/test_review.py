@@ -614,7 +614,7 @@ async def test_a_client_held_while_it_waits_for_a_link_is_read_again_when_it_has
     go = trio.Event()
     sockets = socket.socketpair()
 
-    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, **_: object) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, *_: object, **__: object) -> Opened:
         await go.wait()
         return Opened(sockets[0], dict(REPORTED), (1, b"key!"))
 
@@ -637,9 +637,7 @@ async def test_a_client_held_while_it_waits_for_a_link_is_read_again_when_it_has
 async def test_a_database_that_does_not_exist_is_nobodys_catalogue(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     """64 such names would drop the catalogues of those that do."""
 
-    async def open_link(
-        node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, settings: object = None, **_: object
-    ) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, *_: object, **__: object) -> Opened:
         raise PeerError("no such database", "3D000")
 
     monkeypatch.setattr(proxy, "open_link", open_link)
@@ -657,9 +655,7 @@ async def test_logins_of_one_kind_ask_the_server_once(rig: Rig, monkeypatch: pyt
     """200 clients that come at once must not open 200 connections to the primary."""
     asked, go = 0, trio.Event()
 
-    async def open_link(
-        node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, settings: object = None, **_: object
-    ) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, *_: object, **__: object) -> Opened:
         nonlocal asked
         asked += 1
         await go.wait()
@@ -717,7 +713,7 @@ async def test_an_unexpected_exception_while_a_link_is_handed_over_does_not_end_
 ) -> None:
     """`_open` is a child of the proxy's nursery: what leaves it cancels everything."""
 
-    async def open_link(node: Node, database: str, login: ServerLogin, timeout: float, tracked: object, **_: object) -> Opened:
+    async def open_link(node: Node, database: str, login: ServerLogin, *_: object, **__: object) -> Opened:
         return Opened(socket.socketpair()[0], dict(REPORTED), (1, b"key!"))
 
     def fail(*arguments: object) -> None:

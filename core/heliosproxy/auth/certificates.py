@@ -57,7 +57,7 @@ def server_end_point(der: bytes) -> bytes | None:
     certificate = _load(der)
     try:
         function = None if certificate is None else certificate.signature_hash_algorithm
-    except UnsupportedAlgorithm:
+    except (ValueError, UnsupportedAlgorithm):
         function = None
     if function is None:
         return None
@@ -92,11 +92,11 @@ def distinguished_name(der: bytes) -> str | None:
 
 
 def _load(der: bytes) -> x509.Certificate | None:
-    """None for what this library cannot read although OpenSSL could."""
+    """None for what this library cannot read although OpenSSL could, whatever it says to that."""
     try:
         certificate = x509.load_der_x509_certificate(der)
-        list(certificate.subject)
-    except (ValueError, UnsupportedAlgorithm):
+        list(certificate.subject)  # is only read now
+    except Exception:  # ValueError, TypeError, InvalidVersion, UnsupportedAlgorithm, …: it does not promise which
         return None
     return certificate
 

@@ -20,6 +20,7 @@ from heliosproxy.wire.errors import PeerError
 _IP: TypeAlias = IPv4Address | IPv6Address
 _Matches: TypeAlias = "Callable[[Attempt], bool]"
 _From: TypeAlias = Callable[[_IP], bool]
+_Maps: TypeAlias = Callable[[str, str], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +47,9 @@ class Rules:
     ) -> None:
         self._interfaces = interfaces
         self._rules = [(rule, _types(rule), _names(rule), self._addresses(rule)) for rule in rules]
-        self._maps: dict[str, list[NameMap]] = {}
+        self._maps: dict[str, list[_Maps]] = {}
         for entry in maps:
-            self._maps.setdefault(entry.map, []).append(entry)
+            self._maps.setdefault(entry.map, []).append(_mapping(entry))
 
     @classmethod
     def of(cls, auth: Auth) -> Self:
@@ -76,7 +77,7 @@ class Rules:
         """
         if rule.map is None:
             return system_user == user
-        return any(_maps_to(entry, system_user, user) for entry in self._maps.get(rule.map, ()))
+        return any(maps(system_user, user) for maps in self._maps.get(rule.map, ()))
 
     def _addresses(self, rule: Rule) -> _From:
         if not rule.address:
@@ -155,19 +156,34 @@ def _name(text: str) -> Callable[[str], bool]:
     if text == "all":
         return lambda name: True
     if text.startswith("/"):
-        expression = re.compile(text[1:])
-        return lambda name: expression.search(name) is not None
+        expression = _expression(text)
+        return lambda name: _search(expression, name) is not None
     return lambda name: name == text
 
 
-def _maps_to(entry: NameMap, system_user: str, user: str) -> bool:
+def _expression(text: str) -> re.Pattern[str]:
+    """As PostgreSQL has it, any character for a dot."""
+    return re.compile(text[1:], re.DOTALL)
+
+
+def _search(expression: re.Pattern[str], name: str) -> re.Match[str] | None:
+    """A dollar is the very end. Python's is also the place before a line end that ends the name: with two line ends
+    there, that is not where the rest of the name ends."""
+    return expression.search(name + "\n" if name.endswith("\n") else name)
+
+
+def _mapping(entry: NameMap) -> _Maps:
     """What takes the place of `\\1` is a name, whatever it looks like: somebody called `all` is not everybody."""
+    anyone, to = entry.database_user == "all", entry.database_user
     if not entry.system_user.startswith("/"):
-        return entry.system_user == system_user and entry.database_user in ("all", user)
-    match = re.search(entry.system_user[1:], system_user)
-    if match is None:
-        return False
-    if "\\1" not in entry.database_user:
-        return entry.database_user in ("all", user)
-    group = match[1] if match.re.groups else None
-    return group is not None and entry.database_user.replace("\\1", group, 1) == user
+        return lambda system_user, user: system_user == entry.system_user and (anyone or user == to)
+    expression = _expression(entry.system_user)
+    if "\\1" not in to:
+        return lambda system_user, user: _search(expression, system_user) is not None and (anyone or user == to)
+
+    def maps(system_user: str, user: str) -> bool:
+        match = _search(expression, system_user)
+        group = match[1] if match is not None and expression.groups else None
+        return group is not None and user == to.replace("\\1", group, 1)
+
+    return maps

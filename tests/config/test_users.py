@@ -38,7 +38,7 @@ def test_names_passwords_secrets_comments_and_doubled_quotes_are_read() -> None:
         ('"alice" "x" y', 13, "nothing may follow the password"),
         ('"" "x"', 1, "the user's name is empty"),
         ('"alice" ""', 9, "the password is empty"),
-        ('"alice" "SCRAM-SHA-256$1:x$y:z"', 9, "a damaged SCRAM secret"),
+        ('"alice" "SCRAM-SHA-256$1:x$y:z"', 9, "not a SCRAM secret"),
     ],
 )
 def test_a_bad_line_is_reported_with_its_column(line: str, column: int, message: str) -> None:

@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 import stat
 from pathlib import Path
 
+from heliosproxy.auth.md5 import is_md5
+from heliosproxy.auth.secrets import ScramSecret
 from heliosproxy.config.values import BadValue
 
-_SCRAM = re.compile(r"SCRAM-SHA-256\$(\d{1,9}):([A-Za-z0-9+/=]+)\$([A-Za-z0-9+/=]+):([A-Za-z0-9+/=]+)")
-_MD5 = re.compile(r"md5[0-9a-f]{32}")
 _HINT = "as in pg_authid.rolpassword: SCRAM-SHA-256$4096:salt$StoredKey:ServerKey"
 _LONGEST = 64 * 1024
 
 
 def stored_secret(text: str) -> str:
     """The secret itself, if it is one as PostgreSQL stores it: SCRAM (RFC 5803), or MD5."""
-    if _MD5.fullmatch(text):
+    if is_md5(text):
         return text
-    match = _SCRAM.fullmatch(text)
-    if match is None:
+    if not looks_stored(text):
         raise BadValue("neither a SCRAM secret nor an MD5 one", _HINT)
-    iterations, salt, *keys = match.groups()
-    if int(iterations) < 1 or not _decoded(salt) or any(len(_decoded(key)) != 32 for key in keys):
-        raise BadValue("a damaged SCRAM secret", _HINT)
+    try:
+        ScramSecret.parse(text)
+    except ValueError as error:
+        raise BadValue(str(error), _HINT) from None
     return text
 
 
 def looks_stored(text: str) -> bool:
     """Whether text given as a password is a secret as PostgreSQL stores it."""
-    return text.startswith("SCRAM-SHA-256$") or _MD5.fullmatch(text) is not None
+    return text.startswith("SCRAM-SHA-256$") or is_md5(text)
 
 
 def read_secret_file(file: Path) -> str:
@@ -69,9 +66,3 @@ def read_text(file: Path) -> str:
     except UnicodeDecodeError:
         raise BadValue(f"{file} is not UTF-8 text") from None
 
-
-def _decoded(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error:
-        return b""

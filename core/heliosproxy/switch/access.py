@@ -102,11 +102,11 @@ class Authentication:
             return
         user = self._attempt.user
         exchange = await self._exchange(rule)
-        await self._talk.send(exchange.begin())
         try:
+            await self._talk.send(exchange.begin())
             while not exchange.done:
                 await self._step(exchange, threads)
-        except AuthenticationError:
+        except BaseException:  # given up as well: or what is remembered of users, and how long, would tell them apart
             self._users.failed(user)
             raise
         self._users.proved(user, exchange.proof)

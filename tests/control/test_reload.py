@@ -123,3 +123,28 @@ async def test_a_page_cannot_ask_for_it_by_a_form(app: Starlette) -> None:
     form = {"content-type": "application/x-www-form-urlencoded"}
     assert (await call(app, "/reload", "POST", form, [b"a=b"])).status >= 400
     assert (await call(app, "/reload")).status == 405
+
+
+async def test_who_clients_are_on_the_nodes_and_time_outs_hold_at_once(proxy: Proxy, file: Path) -> None:
+    (node,) = proxy.cluster.nodes
+    before = proxy.switch.links.pool(node, "db", "alice")
+    file.write_text(BEFORE.replace("size = 5", 'size = 5\nstatement_timeout = "3s"'))
+    assert await Reloader(proxy).reload() == Reloaded(("[pool]",), ())
+    assert proxy.switch.links.pool(node, "db", "alice") is before
+    assert (before.policy.size, before.policy.statement_timeout) == (5, 3.0)
+    file.write_text(BEFORE.replace("size = 5", 'size = 6\nserver_user = "app"\nserver_password = "app-secret"'))
+    assert await Reloader(proxy).reload() == Reloaded(("[pool]",), ("[pool]",))
+    after = proxy.switch.links.pool(node, "db", "alice")
+    assert (after.user, after.policy.size) == ("app", 5)
+    assert proxy.users.on_nodes("alice", after.policy).password == "app-secret"
+
+
+async def test_the_proxys_own_login_holds_at_once(proxy: Proxy, file: Path) -> None:
+    file.write_text(BEFORE.replace("[health]", '[health]\nuser = "watcher"\npassword = "watching"'))
+    assert await Reloader(proxy).reload() == Reloaded(("[health]",), ())
+    assert (proxy.cluster.health.user, proxy.cluster.health.password) == ("watcher", "watching")
+
+
+async def test_other_entries_of_pools_need_a_restart(proxy: Proxy, file: Path) -> None:
+    file.write_text(BEFORE + '[[pools]]\ndatabase = "reports"\nstatement_timeout = "1s"\n')
+    assert await Reloader(proxy).reload() == Reloaded((), ("[[pools]]",))

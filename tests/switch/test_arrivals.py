@@ -16,7 +16,7 @@ import trustme
 from heliosproxy.auth.users import Users
 from heliosproxy.config.access import Auth, ClientLimits, ClientTls, Rule, User
 from heliosproxy.config.tls import ALPN
-from heliosproxy.switch.access import Access
+from heliosproxy.switch.access import Access, strangers_of
 from heliosproxy.switch.admission import Admission
 from heliosproxy.switch.arrivals import Arrival, Arrivals, printable
 from heliosproxy.switch.login import Admitted, kept
@@ -234,6 +234,12 @@ async def test_a_strangers_words_are_one_line_of_the_log(caplog: pytest.LogCaptu
     (line,) = [record.getMessage() for record in caplog.records if record.name == "heliosproxy.login"]
     assert "\n" not in line
     assert "\x1b" not in line
+
+
+def test_strangers_look_the_same_after_a_restart_where_there_is_a_private_key(offered: ClientTls) -> None:
+    one, other = strangers_of(offered), strangers_of(offered)
+    assert one.scram("mallory").salt == other.scram("mallory").salt
+    assert strangers_of(ClientTls()).scram("mallory").salt != strangers_of(ClientTls()).scram("mallory").salt
 
 
 def test_names_are_kept_as_far_as_postgresql_keeps_them() -> None:

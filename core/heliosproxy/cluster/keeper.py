@@ -49,8 +49,9 @@ class Keeper:
                 await self._cluster.snapshots.news.wait()
 
     async def _keep(self, snapshot: Snapshot) -> None:
-        interval, retry = self._cluster.health.catalogue_interval, RETRY
+        retry = RETRY
         while not snapshot.dropped:
+            interval = self._cluster.health.catalogue_interval
             if await self._refresh(snapshot):
                 pause, retry = interval, RETRY
             else:

@@ -6,6 +6,7 @@ with.
 
 from __future__ import annotations
 
+import hmac
 import pwd
 import socket
 import ssl
@@ -16,6 +17,7 @@ import trio
 
 from heliosproxy.auth.certificates import common_name, distinguished_name, leaf_of, server_end_point
 from heliosproxy.auth.exchange import Exchange, exchange_of
+from heliosproxy.auth.known import Strangers
 from heliosproxy.auth.rules import Attempt, Rules, refusal
 from heliosproxy.auth.scram import AuthenticationError, shown
 from heliosproxy.auth.users import Users
@@ -46,6 +48,19 @@ class Access:
         if context is not None and tls.cert_file is not None:
             endpoint = server_end_point(leaf_of(tls.cert_file.read_bytes()))
         return cls(Rules.of(auth), tls.sslmode, context, endpoint)
+
+
+def strangers_of(tls: ClientTls) -> Strangers:
+    """What names are checked against that nobody has.
+
+    Where there is a private key their secrets are made from it: then they are the same after a restart, and in another
+    proxy with the same certificate, as those of users are. From nothing else that the proxy knows: what a stranger is
+    shown would let him try out passwords on it at home. Raises BadTls.
+    """
+    file = tls.key_file or tls.cert_file
+    if file is None or for_clients(tls) is None:
+        return Strangers()
+    return Strangers(hmac.digest(file.read_bytes(), b"heliosproxy: strangers", "sha256"))
 
 
 class Authentication:

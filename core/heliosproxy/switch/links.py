@@ -93,10 +93,13 @@ class Links:
         self._caps.join(pool)
         return pool
 
-    def roles_changed(self) -> None:
-        """Users may have other roles on the nodes from here on: they are found their pools anew. What a pool has goes
-        on as it was; one that nobody uses any more runs empty."""
+    def policies_changed(self) -> None:
+        """Users may have other roles on the nodes from here on: they are found their pools anew. A pool that nobody
+        uses any more runs empty as it is."""
         self._of.clear()
+        for pool in self.pools:
+            if self._policies.role(pool.database, pool.asked_by) == pool.user:
+                pool.policy = self._policies.of(pool.database, pool.asked_by)
 
     def take(self, session: Session, pool: Pool) -> None:
         """Give the session a link, now or when it is its turn."""

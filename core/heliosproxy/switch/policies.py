@@ -14,12 +14,12 @@ class Policies:
     """The keys that hold for a database and a user, and for a database as a whole."""
 
     def __init__(self, config: Config) -> None:
-        self._default = config.pool
-        self._entries = config.pools
         self.learn(config)
 
     def learn(self, config: Config) -> None:
-        """Take over who users are on the nodes, the rest of the configuration being what it was."""
+        """Go by this configuration from now on. What was given out before is as it was."""
+        self._default = config.pool
+        self._entries = config.pools
         self._roles = {user.name: user.server_user for user in config.auth.users if user.server_user is not None}
 
     def of(self, database: str, user: str) -> Pool:

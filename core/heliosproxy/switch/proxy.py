@@ -24,7 +24,7 @@ from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Config
 from heliosproxy.config.tls import Contexts, ways
-from heliosproxy.switch.access import Access
+from heliosproxy.switch.access import Access, strangers_of
 from heliosproxy.switch.admission import Admission, Reason, Ticket
 from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
 from heliosproxy.switch.greetings import Greetings
@@ -82,7 +82,7 @@ class Proxy:
         self.admission = Admission(config.client_limits)
         self.switch = Switch(config, self.cluster, self.planner, self, counts=self.admission.count)
         self._auth_query = AuthQuery(self.cluster, config.auth, config.health)
-        self.users = Users(config.auth, self._auth_query)
+        self.users = Users(config.auth, self._auth_query, strangers=strangers_of(config.client_tls))
         self._arrivals = Arrivals(
             Access.of(config.auth, config.client_tls), self.users, self.admission, config.proxy.login_timeout,
             self._enter, self._on_cancel,
@@ -148,8 +148,9 @@ class Proxy:
         self.stopping.set()
 
     async def reload(self, config: Config) -> None:
-        """Take over who may come in, and with what: `auth`, `client_tls`, `client_limits`, `server_tls`, and what nodes
-        say of it. Whoever is in stays in. The rest of `config` must be what it was.
+        """Take over who may come in, and with what: `auth`, `client_tls`, `client_limits`, `server_tls` and what nodes
+        say of it, `health`, and who clients are on the nodes and their time-outs in `pool` and `pools`. Whoever is in
+        stays in. The rest of `config` must be what it was.
 
         Raises BadTls, and then nothing has changed.
         """
@@ -157,6 +158,8 @@ class Proxy:
         contexts = Contexts()
         for found in config.nodes:
             await trio.to_thread.run_sync(contexts.of, found.tls)
+            if found.tls.sslmode != "disable":
+                await trio.to_thread.run_sync(contexts.named, found.tls, found.address.host)
         users = self.users.replaced(config.auth, self._auth_query)
         await trio.to_thread.run_sync(users.prepare)
         self.config = config
@@ -164,6 +167,7 @@ class Proxy:
         self._arrivals.access = access
         self.admission.limits = config.client_limits
         self.cluster.contexts.replace(contexts)
+        self.cluster.health = config.health
         self._auth_query.configure(config.auth, config.health)
         for node, found in zip(self.cluster.nodes, config.nodes, strict=True):
             node.config = found

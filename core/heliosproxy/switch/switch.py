@@ -78,10 +78,13 @@ class Switch:
         self._translator = Translator(StatementNames(100 * config.pool.prepared_statements), planner)
 
     def reload(self, config: Config) -> None:
-        """Take over who users are on the nodes, and `client_limits`; the rest of the configuration is what it was."""
+        """Take over who users are on the nodes, time-outs, and `client_limits`; the rest of the configuration is what
+        it was."""
         self.config = config
         self.policies.learn(config)
-        self.links.roles_changed()
+        self.links.policies_changed()
+        for session in self.sessions.values():
+            self.timeouts.watch(session, self.policies.of(session.client.database, session.client.user))
 
     # --- clients --------------------------------------------------------------------------------------------------
 

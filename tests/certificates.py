@@ -73,11 +73,11 @@ class Issuer:
         own = x509.load_pem_x509_certificate(self._ca.cert_pem.bytes())
         key = serialization.load_pem_private_key(self._ca.private_key_pem.bytes(), None)
         assert isinstance(key, ec.EllipticCurvePrivateKey)
-        builder = x509.CertificateRevocationListBuilder(own.subject, now - datetime.timedelta(days=1))
-        builder = builder.next_update(now + datetime.timedelta(days=1))
+        builder = x509.CertificateRevocationListBuilder().issuer_name(own.subject)
+        builder = builder.last_update(now - datetime.timedelta(days=1)).next_update(now + datetime.timedelta(days=1))
         for each in issued:
-            entry = x509.RevokedCertificateBuilder(each.serial, now - datetime.timedelta(hours=1)).build()
-            builder = builder.add_revoked_certificate(entry)
+            entry = x509.RevokedCertificateBuilder().serial_number(each.serial)
+            builder = builder.add_revoked_certificate(entry.revocation_date(now - datetime.timedelta(hours=1)).build())
         file = self.directory / f"{next(self._numbers)}.crl"
         file.write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
         return file

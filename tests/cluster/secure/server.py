@@ -36,7 +36,7 @@ ROLES: Mapping[str, str] = MappingProxyType(
 LINK_NAME = "proxy"
 """The common name of the certificate that may log in as s_cert."""
 _ALWAYS = "local all postgres scram-sha-256\nhost all postgres 127.0.0.1/32 scram-sha-256\n"
-_OTHERS = "local all +others scram-sha-256\nhost all +others 127.0.0.1/32 scram-sha-256\n"
+_OTHERS = "local all +others md5\nhost all +others 127.0.0.1/32 md5\n"  # which is SCRAM for whoever has a secret for it
 
 
 def programs() -> Path | None:
@@ -88,7 +88,7 @@ class SecureServer:
         self.certificate = self.issuer.issue("localhost", "127.0.0.1")
         """The one that the server has."""
         self._show(self.certificate)
-        roles = "".join(_role("create", role, self.passwords[role], md5=role == "s_md5") for role in ROLES)
+        roles = "".join(self._role("create", role, md5=role == "s_md5") for role in ROLES)
         self.cluster.psql(f"{roles}; create role others; grant others to {self.cluster.user}")
         self._write("pg_ident.conf", f"links {LINK_NAME} s_cert\n")
         self._write("pg_hba.conf", _ALWAYS + "\n".join(ROLES.values()) + "\n" + _OTHERS)
@@ -110,19 +110,36 @@ class SecureServer:
 
     def secret(self, role: str) -> str:
         """What the server keeps of a role's password."""
-        return self.cluster.psql(f"select rolpassword from pg_authid where rolname = {_literal(role)}")
+        return self.secrets(role)[role]
+
+    def secrets(self, *roles: str) -> dict[str, str]:
+        """The same of several."""
+        names = ", ".join(map(_literal, roles))
+        found = self.cluster.psql(f"select rolname || ' ' || rolpassword from pg_authid where rolname in ({names})")
+        return dict(line.rsplit(" ", 1) for line in found.splitlines())
 
     # --- changing it ------------------------------------------------------------------------------------------------
 
     def role(self, name: str, password: str | None = None, *, md5: bool = False) -> str:
         """Make a role, or give it another password, and return the password; a random one if none is given.
 
-        It is asked for scram-sha-256, with TLS or without; with an MD5 secret nobody can log in as it.
+        It is asked as its secret is, with TLS or without: scram-sha-256, or md5.
         """
         self.passwords[name] = password or secrets.token_urlsafe(18)
         verb = "alter" if self.cluster.psql(f"select 1 from pg_roles where rolname = {_literal(name)}") else "create"
-        self.cluster.psql(_role(verb, name, self.passwords[name], md5=md5) + f"grant others to {_name(name)}")
+        self.cluster.psql(self._role(verb, name, md5=md5))
         return self.passwords[name]
+
+    def roles(self, *names: str, md5: bool = False) -> None:
+        """Make all these, as `role` does."""
+        self.passwords.update({name: secrets.token_urlsafe(18) for name in names})
+        self.cluster.psql("".join(self._role("create", name, md5=md5) for name in names))
+
+    def _role(self, verb: str, name: str, *, md5: bool = False) -> str:
+        how = "md5" if md5 else "scram-sha-256"
+        password = _literal(self.passwords[name])
+        more = "" if name in ROLES else f"grant others to {_name(name)};"
+        return f"set password_encryption = '{how}'; {verb} role {_name(name)} login password {password};{more}\n"
 
     @contextmanager
     def certified(self, certificate: Issued) -> Iterator[None]:
@@ -154,11 +171,6 @@ class SecureServer:
         path.write_text(text)
         path.chmod(0o600)
         self._account.own(path)
-
-
-def _role(verb: str, name: str, password: str, *, md5: bool) -> str:
-    how = "md5" if md5 else "scram-sha-256"
-    return f"set password_encryption = '{how}'; {verb} role {_name(name)} login password {_literal(password)};\n"
 
 
 def _name(text: str) -> str:

@@ -160,17 +160,18 @@ def test_the_certificate_must_name_the_user_where_the_proxy_verifies_in_full(
         says(login(server, mode("verify-full"), sslmode="require", certificate=others))
 
 
-@pytest.mark.parametrize("says", [psycopg_says, psql_says, asyncpg_says])
 @pytest.mark.parametrize("proxy_mode", ["verify-ca", "verify-full"])
-def test_a_certificate_that_is_no_good_ends_the_handshake(
-    server: SecureServer, mode: Get, proxy_mode: str, says: Says
-) -> None:
+def test_a_certificate_that_is_no_good_ends_the_handshake(server: SecureServer, mode: Get, proxy_mode: str) -> None:
     for wrong, alert in (
         (server.stranger.issue(name=USER), "unknown ca"),
         (server.issuer.issue(name=USER, expired=True), "certificate expired"),
     ):
-        with pytest.raises(Refused, match=f"(?i){alert}|{alert.replace(' ', '_')}"):
-            says(login(server, mode(proxy_mode), sslmode="require", certificate=wrong))
+        trying = login(server, mode(proxy_mode), sslmode="require", certificate=wrong)
+        for says in (psycopg_says, psql_says):
+            with pytest.raises(Refused, match=alert):
+                says(trying)
+        with pytest.raises(Refused):  # asyncpg does not pass the alert on
+            asyncpg_says(trying)
 
 
 # --- the server -----------------------------------------------------------------------------------------------------

@@ -100,8 +100,9 @@ class Door:
 
 @pytest.fixture(scope="module")
 def door(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    passwords = {name: server.role(name) for name in LISTED}
-    passwords["only_md5"] = server.role("only_md5", md5=True)
+    server.roles(*LISTED)
+    server.roles("only_md5", md5=True)
+    passwords = {name: server.passwords[name] for name in (*LISTED, "only_md5")}
     listed = "".join(entry("auth.users", name=name, password=passwords[name]) for name in LISTED)
     listed += entry("auth.users", name="only_md5", secret=server.secret("only_md5"))
     own, sockets = server.issuer.issue("localhost", "127.0.0.1"), tmp_path_factory.mktemp("s")

@@ -13,7 +13,7 @@ from tests.certificates import Issued, Issuer
 from tests.cluster.proxies import RunningProxy, helios
 from tests.cluster.secure.clients import Login, Refused, psql_says, psycopg_says
 from tests.cluster.secure.proxies import entry, reloaded, running, section, written
-from tests.cluster.secure.server import SecureServer
+from tests.cluster.secure.server import LINK_NAME, SecureServer
 from tests.cluster.secure.tls import shown
 
 FAILED = "password authentication failed"
@@ -36,14 +36,13 @@ class Rotating:
     proxy: RunningProxy | None = None
 
     def text(self) -> str:
-        """The whole file."""
-        users = "".join(map(self._user, self.passwords))
-        sides = section("client_tls", own=self.own, ca_file=self.clients_ca, crl_file=self.crl) + section(
-            "server_tls", sslmode="verify-full", ca_file=self.nodes_ca, link=self.server.issuer.issue(name="proxy")
-        )
+        """All but what every proxy has."""
+        link = self.server.issuer.issue(name=LINK_NAME)
+        sides = section("client_tls", own=self.own, ca_file=self.clients_ca, crl_file=self.crl)
+        sides += section("server_tls", sslmode="verify-full", ca_file=self.nodes_ca, link=link)
         last = entry("auth.rules", type="hostssl", method="scram-sha-256")
         auth = section("auth", users_file=self.users_file) + self.rules + last
-        return written(self.server, sides + auth + users + self.broken)
+        return sides + auth + "".join(map(self._user, self.passwords)) + self.broken
 
     def _user(self, name: str) -> str:
         """The role r_<name> with its password of its own, or s_both."""
@@ -54,7 +53,7 @@ class Rotating:
 
     def reload(self) -> str:
         """Have it read again, as it is now; what the proxy has said to that."""
-        return reloaded(self.running, self.text())
+        return reloaded(self.running, written(self.server, self.text()))
 
     @property
     def running(self) -> RunningProxy:
@@ -82,9 +81,8 @@ def started(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> I
     users_file.touch(0o600)
     own, ca = server.issuer.issue("localhost", "127.0.0.1"), server.issuer.file
     it = Rotating(server, own, ca, ca, users_file, passwords={"steady": "steadily-the-same"})
-    with running(server, directory, "") as proxy, proxy.deadline(120):
+    with running(server, directory, it.text()) as proxy, proxy.deadline(120):
         it.proxy = proxy
-        it.reload()
         yield it
         mistakes = [line for line in proxy.faults() if "nothing was changed" not in line]
         assert mistakes == []
@@ -154,6 +152,7 @@ def test_a_password_towards_the_server(rotating: Rotating) -> None:
     rotating.server_passwords["outgoing"] = rotating.server.role("r_outgoing")
     rotating.reload()
     with rotating.connect("outgoing") as connection:
+        assert connection.execute("select current_user").fetchone() == ("r_outgoing",)
         rotating.server_passwords["outgoing"] = rotating.server.role("r_outgoing")
         rotating.reload()
         ended = "select count(pg_terminate_backend(pid, 5000)) from pg_stat_activity where usename = 'r_outgoing'"
@@ -264,7 +263,7 @@ def test_a_key_that_everyone_can_read_is_not_taken(rotating: Rotating) -> None:
 
 def test_the_command_does_the_same_as_the_signal(rotating: Rotating) -> None:
     rotating.passwords["by_command"] = "as-good-as-the-signal"
-    rotating.running.file.write_text(rotating.text())
+    rotating.running.file.write_text(written(rotating.server, rotating.text()))
     done = helios("reload", "--config", str(rotating.running.file))
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     assert psycopg_says(rotating.login("by_command")) == ("s_both", "t")

@@ -81,10 +81,12 @@ class Users:
             keys["server_password"] = self.server.passwords[role]
         return entry("auth.users", name=name, password=self.passwords[name], **keys)
 
-    def add_stored(self, name: str, *, md5: bool = False) -> str:
-        """A user as in the configuration that has his role's name and secret and nothing else."""
-        self.passwords[name] = self.server.role(name, md5=md5)
-        return entry("auth.users", name=name, secret=self.server.secret(name))
+    def add_stored(self, *names: str, md5: bool = False) -> str:
+        """Users as in the configuration that have the names and secrets of their roles and nothing else."""
+        self.server.roles(*names, md5=md5)
+        self.passwords.update({name: self.server.passwords[name] for name in names})
+        secrets = self.server.secrets(*names).items()
+        return "".join(entry("auth.users", name=name, secret=secret) for name, secret in secrets)
 
 
 def everything(users: Users) -> str:
@@ -99,10 +101,10 @@ def everything(users: Users) -> str:
 
 
 def _users(users: Users) -> Iterator[str]:
+    for md5, stored in ((False, "stored"), (True, "stored_md5")):
+        yield users.add_stored(*(f"{way}_{role}" for way, role in CELLS if role == stored), md5=md5)
     for way, role in CELLS:
-        if role.startswith("stored"):
-            yield users.add_stored(f"{way}_{role}", md5=role == "stored_md5")
-        else:
+        if not role.startswith("stored"):
             yield users.add(f"{way}_{role}", role)
 
 

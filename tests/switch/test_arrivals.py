@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from heliosproxy.config.tls import ALPN
 from heliosproxy.switch.access import Access, strangers_of
 from heliosproxy.switch.admission import Admission
 from heliosproxy.switch.arrivals import Arrival, Arrivals, printable
+from heliosproxy.switch.listeners import accept
 from heliosproxy.switch.login import Admitted, kept
 from heliosproxy.wire.errors import parse_fields
 from heliosproxy.wire.startup import CancelRequest, SSLRequest, StartupMessage
@@ -38,7 +41,8 @@ class Door:
         self.cancels: list[tuple[int, bytes]] = []
         users = Users(auth)
         self.arrivals = Arrivals(Access.of(auth, tls), users, self.admission, timeout, self._enter, self._cancel)
-        self.listener: trio.SocketListener | None = None
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.listener.setblocking(False)
 
     async def _enter(self, arrival: Arrival, admitted: Admitted) -> None:
         self.admitted.append(admitted)
@@ -49,8 +53,7 @@ class Door:
 
     async def connect(self) -> trio.SocketStream:
         """A client that has said nothing."""
-        assert self.listener is not None
-        return await trio.testing.open_stream_to_socket_listener(self.listener)
+        return await trio.open_tcp_stream(*self.listener.getsockname())
 
     async def says(self, data: bytes) -> bytes:
         """What a client that says this, and no more, is told until the connection is closed."""
@@ -81,11 +84,11 @@ async def door(
     auth: Auth = TRUST, tls: ClientTls | None = None, limits: ClientLimits | None = None, timeout: float = 10.0
 ) -> AsyncIterator[Door]:
     made = Door(auth, tls or ClientTls(), limits or ClientLimits(), timeout)
-    (made.listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(trio.serve_listeners, made.arrivals.serve, [made.listener])
-        yield made
-        nursery.cancel_scope.cancel()
+    with made.listener:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(accept, made.listener, partial(nursery.start_soon, made.arrivals.serve))
+            yield made
+            nursery.cancel_scope.cancel()
 
 
 @pytest.fixture(scope="module")

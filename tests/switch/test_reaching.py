@@ -5,6 +5,7 @@ PostgreSQL itself is in tests/cluster/secure; it takes direct negotiation from v
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -60,8 +61,8 @@ async def served(serve: Serve) -> AsyncIterator[Callable[..., Node]]:
     """A server that does that with every connection; gives what makes a node of it: `node("require", ca_file=…)`."""
 
     async def handle(stream: trio.SocketStream) -> None:
-        with suppress(trio.BrokenResourceError, TlsError):
-            await serve(Stream(stream))
+        with suppress(OSError, TlsError):
+            await serve(Stream(socket.socket(fileno=stream.socket.detach())))
 
     with trio.fail_after(10):
         async with trio.open_nursery() as nursery:
@@ -80,7 +81,7 @@ async def packet(stream: Stream) -> StartupPacket:
     framer, packet = StartupFramer(), None
     while packet is None:
         if not (data := await stream.receive_some(1000)):
-            raise trio.BrokenResourceError("the client has left")
+            raise ConnectionResetError("the client has left")
         packet = framer.feed(data)
     return decode_startup(packet)
 

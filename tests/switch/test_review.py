@@ -642,9 +642,9 @@ async def test_a_database_that_does_not_exist_is_nobodys_catalogue(rig: Rig, mon
 
     monkeypatch.setattr(proxy, "open_link", open_link)
     rig.proxy.cluster.nodes[0].healthy, rig.proxy.cluster.primary = True, rig.proxy.cluster.nodes[0]
-    ours, _ = trio.testing.memory_stream_pair()
+    ours, _theirs = map(Stream, socket.socketpair())
     ticket = rig.proxy.admission.arrived(LOCAL, lambda: None)
-    arrival = Arrival(Conversation(Stream(ours)), ticket)  # type: ignore[arg-type]
+    arrival = Arrival(Conversation(ours), ticket)
     with pytest.raises(PeerError):
         await rig.proxy._enter(arrival, Admitted(Client("alice", "nonsense"), {}, {}, 0, b""))
     assert not arrival.entered
@@ -682,18 +682,16 @@ async def test_logins_of_one_kind_ask_the_server_once(rig: Rig, monkeypatch: pyt
 @pytest.mark.parametrize("option", ["user=postgres", "database=other", "replication=true", "options=x"])
 async def test_options_cannot_name_what_the_packet_itself_says(rig: Rig, option: str) -> None:
     """They would become start-up parameters of the proxy's own connection."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     startup = StartupMessage({"user": "alice", "options": f"-c {option}"}).encode()
     with trio.fail_after(5):
-        client = await trio.testing.open_stream_to_socket_listener(listeners[0])
-        server = await listeners[0].accept()
+        client, server = map(Stream, socket.socketpair())
         await client.send_all(startup)
 
         async def cancel(key: tuple[int, bytes]) -> None:
             raise AssertionError
 
         login = Login(
-            Conversation(Stream(server)), "127.0.0.1", Access.of(Auth(method="trust"), ClientTls()), rig.proxy.users,
+            Conversation(server), "127.0.0.1", Access.of(Auth(method="trust"), ClientTls()), rig.proxy.users,
             begins=lambda: None, cancel=cancel, turn=trio.Lock(), threads=trio.CapacityLimiter(1),
         )  # fmt: skip
         try:
@@ -703,7 +701,6 @@ async def test_options_cannot_name_what_the_packet_itself_says(rig: Rig, option:
         finally:
             await client.aclose()
             await server.aclose()
-            await listeners[0].aclose()
     assert admitted is not None
     assert not admitted.settings.keys() & {"user", "database", "replication", "options"}
 

@@ -28,7 +28,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 def connected() -> tuple[Stream, Stream]:
     """Both ends of a connection."""
-    one, other = (Stream(trio.SocketStream(trio.socket.from_stdlib_socket(end))) for end in socket.socketpair())
+    one, other = (Stream(end) for end in socket.socketpair())
     return one, other
 
 

@@ -132,7 +132,9 @@ class Authentication:
             data = await trio.to_thread.run_sync(exchange.answer, body, limiter=threads)
         else:
             data = exchange.answer(body)
-        if data:
+        if exchange.done:
+            self._talk.send_later(data)
+        elif data:
             await self._talk.send(data)
 
     async def _exchange(self, rule: Rule) -> Exchange:
@@ -155,7 +157,7 @@ def _failed(method: str, user: str) -> AuthenticationError:
     return AuthenticationError(f'{method} authentication failed for user "{shown(user)}"', "28000")
 
 
-def _process_owner(connection: trio.socket.SocketType) -> str | None:
+def _process_owner(connection: socket.socket) -> str | None:
     """The name of the user whose process is at the other end of a Unix socket; None where it has none."""
     raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
     _, uid, _ = _PEER_CREDENTIALS.unpack(raw)

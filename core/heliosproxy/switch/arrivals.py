@@ -7,6 +7,7 @@ wrong with a connection, or with how it is served, ends that connection; why is 
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -16,7 +17,7 @@ import trio
 from heliosproxy.auth.scram import AuthenticationError, shown
 from heliosproxy.auth.users import Users
 from heliosproxy.switch.access import Access
-from heliosproxy.switch.admission import LOCAL, Admission, LimitError, Reason, Ticket
+from heliosproxy.switch.admission import Admission, LimitError, Reason, Ticket
 from heliosproxy.switch.conversation import Conversation
 from heliosproxy.switch.login import Admitted, Login
 from heliosproxy.switch.stream import Stream
@@ -68,11 +69,10 @@ class Arrivals:
         self._turn = trio.Lock()
         self._threads = trio.CapacityLimiter(THREADS)
 
-    async def serve(self, stream: trio.SocketStream) -> None:
-        """One connection, from its first byte until it is in, or gone."""
+    async def serve(self, connection: socket.socket, address: str) -> None:
+        """One connection from this address, from its first byte until it is in, or gone. Owns it."""
         scope = trio.CancelScope()
-        address = _address(stream)
-        arrival = Arrival(Conversation(Stream(stream)), self.admission.arrived(address, scope.cancel))
+        arrival = Arrival(Conversation(Stream(connection)), self.admission.arrived(address, scope.cancel))
         try:
             with scope:
                 await self._in_time(arrival, address)
@@ -80,8 +80,8 @@ class Arrivals:
                 raise arrival.ticket.refused
         except PeerError as error:
             self._refused(arrival, address, error)
-            await _say(arrival.talk.stream, error.response("FATAL"))
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            await _say(arrival.talk, error.response("FATAL"))
+        except OSError:
             self.admission.count("gone")
         except Exception:  # a bug of ours must not end the listener
             self.admission.count("internal_error")
@@ -138,18 +138,10 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown(text))
 
 
-def _address(stream: trio.SocketStream) -> str:
-    try:
-        name = stream.socket.getpeername()
-    except OSError:  # it has gone already
-        return "unknown"
-    return name[0] if isinstance(name, tuple) else LOCAL
-
-
-async def _say(stream: Stream, data: bytes) -> None:
+async def _say(talk: Conversation, data: bytes) -> None:
     """Last words, if anybody still listens."""
     with trio.move_on_after(LAST_WORDS):
         try:
-            await stream.send_all(data)
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
+            await talk.send(data)
+        except OSError:
             return

@@ -27,6 +27,7 @@ class Conversation:
         self._startup = StartupFramer()
         self._framer: Framer | None = None
         self._messages: list[tuple[int, bytes]] = []
+        self._unsaid = b""
         self._silent = True  # the client has sent nothing yet
 
     async def packet(self, context: ssl.SSLContext | None, turn: trio.Lock) -> bytes | None:
@@ -86,5 +87,10 @@ class Conversation:
         return early + self._framer.rest()
 
     async def send(self, data: bytes) -> None:
-        """Send all of it."""
+        """Send all of it, behind what was kept for later."""
+        data, self._unsaid = self._unsaid + data, b""
         await self.stream.send_all(data)
+
+    def send_later(self, data: bytes) -> None:
+        """Send it with what is sent next: the client waits for that, and is not to be woken twice."""
+        self._unsaid += data

@@ -8,20 +8,64 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from itertools import takewhile
 from time import monotonic
 from typing import TypeAlias
 
 import trio
 
 from heliosproxy.switch.opening import Opened
+from heliosproxy.switch.settings import Settings, from_parameters
+from heliosproxy.wire import builders
+from heliosproxy.wire.errors import notice_response
 
 AGE = 30.0
 """Seconds for which a greeting is remembered."""
 MOST = 1000
 """Different combinations of database, user and start-up settings whose greeting is remembered."""
+NAME_LENGTH = 63
+"""Bytes of the longest name that PostgreSQL keeps."""
 
-Greeting: TypeAlias = tuple[dict[str, str], dict[str, str], bytes]
-"""The settings that the server reports, those of the tracked ones that it does not, and the notices of its login."""
+NAMES = 100
+"""Different names of applications for which one greeting is kept ready."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeted:
+    """What one client is told and what is known of it from then on."""
+
+    settings: Settings
+    said: bytes
+    """Notices and ParameterStatus messages."""
+
+
+class Greeting:
+    """What all clients with equal start-up settings are told, but for the name of the application."""
+
+    def __init__(self, opened: Opened, settings: Mapping[str, str]) -> None:
+        """`opened`: a login with these start-up settings, which do not name the application."""
+        self._parameters = {**opened.parameters, "application_name": ""}
+        self._settings = from_parameters(self._parameters, settings, opened.asked)
+        self._notices = opened.notices
+        self._ready: dict[str, Greeted] = {}
+
+    def to(self, application: str) -> Greeted:
+        """The greeting of a client that calls its application so."""
+        ready = self._ready.get(application)
+        if ready is None:
+            if len(self._ready) >= NAMES:
+                self._ready.clear()
+            ready = self._ready[application] = self._made(application)
+        return ready
+
+    def _made(self, application: str) -> Greeted:
+        name, notice = application_name(application, self._parameters.get("server_version", ""))
+        parameters = {**self._parameters, "application_name": name}
+        statuses = b"".join(builders.parameter_status(*each) for each in parameters.items())
+        return Greeted(self._settings.with_reported("application_name", name), self._notices + notice + statuses)
+
+
 Look: TypeAlias = Callable[[str, str, Mapping[str, str]], Awaitable[Opened]]
 """Logs in to a database as a client's user, with these settings; raises PeerError."""
 
@@ -50,7 +94,7 @@ class Greetings:
             try:
                 opened = await self._look(database, user, wanted)
                 opened.close()
-                self._known[key] = monotonic(), (opened.parameters, opened.asked, opened.notices)
+                self._known[key] = monotonic(), Greeting(opened, wanted)
             finally:
                 self._asking.pop(key).set()
             if len(self._known) > MOST:
@@ -64,3 +108,20 @@ class Greetings:
     def _remembered(self, key: tuple[object, ...]) -> Greeting | None:
         since, greeting = self._known.get(key, (0.0, None))
         return greeting if monotonic() - since < AGE else None
+
+
+def application_name(name: str, server_version: str) -> tuple[str, bytes]:
+    """application_name as a server of this version keeps it, and the notice that it sends if the name is too long.
+
+    63 bytes, then printable ASCII: other bytes become `\\xab` from version 16 on, a question mark before.
+    """
+    raw = name.encode("utf-8", "surrogateescape")
+    kept, notice = raw[:NAME_LENGTH], b""
+    if len(raw) > NAME_LENGTH:
+        while kept and (raw[len(kept)] & 0xC0) == 0x80:  # not in the middle of a character
+            kept = kept[:-1]
+        long, short = (text.decode("utf-8", "replace") for text in (raw, kept))
+        notice = notice_response("NOTICE", "42622", f'identifier "{long}" will be truncated to "{short}"')
+    digits = "".join(takewhile(str.isdigit, server_version))
+    escapes = bool(digits) and int(digits) >= 16
+    return "".join(chr(c) if 32 <= c <= 126 else f"\\x{c:02x}" if escapes else "?" for c in kept), notice

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from itertools import takewhile
 from types import MappingProxyType
 
 import trio
@@ -20,9 +19,9 @@ from heliosproxy.auth.users import Users
 from heliosproxy.switch.access import Access, Authentication
 from heliosproxy.switch.conversation import Conversation
 from heliosproxy.switch.flows import PREFIX
+from heliosproxy.switch.greetings import NAME_LENGTH
 from heliosproxy.switch.settings import startup_options
-from heliosproxy.wire import builders
-from heliosproxy.wire.errors import PeerError, ProtocolError, notice_response
+from heliosproxy.wire.errors import PeerError, ProtocolError
 from heliosproxy.wire.startup import (
     CancelRequest,
     GSSENCRequest,
@@ -34,8 +33,6 @@ from heliosproxy.wire.startup import (
 
 ACCEPTED, REFUSED = b"S", b"N"
 """The answers to SSLRequest; to GSSENCRequest it is always the second: go on without."""
-NAME_LENGTH = 63
-"""Bytes of the longest name that PostgreSQL keeps."""
 _NOT_SETTINGS = frozenset(("user", "database", "options", "replication"))
 
 
@@ -165,30 +162,3 @@ def _settings(parameters: Mapping[str, str]) -> tuple[dict[str, str], dict[str, 
     hints = {name[len(PREFIX) :].lower(): value for name, value in found.items() if name.lower().startswith(PREFIX)}
     settings = {name: value for name, value in found.items() if not name.lower().startswith(PREFIX)}
     return settings, hints
-
-
-def greeting(
-    parameters: Mapping[str, str], key: tuple[int, bytes]
-) -> bytes:
-    """What follows AuthenticationOk: the settings, the cancel key, ReadyForQuery."""
-    statuses = b"".join(builders.parameter_status(name, value) for name, value in parameters.items())
-    return (
-        statuses + builders.backend_key_data(*key) + builders.ready_for_query(ord("I"))
-    )
-
-
-def application_name(name: str, server_version: str) -> tuple[str, bytes]:
-    """application_name as a server of this version keeps it, and the notice that it sends if the name is too long.
-
-    63 bytes, then printable ASCII: other bytes become `\\xab` from version 16 on, a question mark before.
-    """
-    raw = name.encode("utf-8", "surrogateescape")
-    kept, notice = raw[:NAME_LENGTH], b""
-    if len(raw) > NAME_LENGTH:
-        while kept and (raw[len(kept)] & 0xC0) == 0x80:  # not in the middle of a character
-            kept = kept[:-1]
-        long, short = (text.decode("utf-8", "replace") for text in (raw, kept))
-        notice = notice_response("NOTICE", "42622", f'identifier "{long}" will be truncated to "{short}"')
-    digits = "".join(takewhile(str.isdigit, server_version))
-    escapes = bool(digits) and int(digits) >= 16
-    return "".join(chr(c) if 32 <= c <= 126 else f"\\x{c:02x}" if escapes else "?" for c in kept), notice

@@ -89,7 +89,7 @@ async def open_link(
     with trio.move_on_after(timeout):
         try:
             return await _open(node, asked, contexts or Contexts())
-        except (OSError, trio.BrokenResourceError) as error:
+        except OSError as error:
             raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: {_words(error)}") from error
         except TlsError as error:
             raise Unreachable(f"cannot connect to {node.name} at {_where(node)}: {error.message}") from error
@@ -115,7 +115,7 @@ async def send_cancel(
                 return await _cancel(stream, key, encrypted=encrypted)
             finally:
                 await stream.aclose()
-        except (OSError, trio.BrokenResourceError, PeerError):
+        except (OSError, PeerError):
             return False
     return False
 
@@ -264,7 +264,7 @@ async def _log_in(stream: Stream, node: Node, found: _Login, asked: _Asked) -> b
 async def _receive(stream: Stream, node: Node, found: _Login) -> bytes:
     try:
         data = await stream.receive_some(16384)
-    except trio.BrokenResourceError:
+    except OSError:
         if found.taken or not found.minor:
             raise
         data = b""

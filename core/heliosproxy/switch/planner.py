@@ -236,6 +236,8 @@ class Planner:
 
     def greet(self, client: Client) -> Verdict:
         """What the plugins say of a client that has logged in."""
+        if not self.greeters:
+            return Verdict()
         return self._ask(self.greeters, Statement("empty", client=client), None)
 
     def decide(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -29,9 +30,9 @@ from heliosproxy.switch.admission import Admission, Reason, Ticket
 from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
 from heliosproxy.switch.greetings import Greetings
 from heliosproxy.switch.link import Link
-from heliosproxy.switch.listeners import listening
+from heliosproxy.switch.listeners import accept, listening
 from heliosproxy.switch.local import notices
-from heliosproxy.switch.login import Admitted, application_name, greeting
+from heliosproxy.switch.login import Admitted
 from heliosproxy.switch.opening import Opened, Unreachable, open_link, send_cancel
 from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.pool import Pool
@@ -126,7 +127,7 @@ class Proxy:
                 self._reactor.close()
 
     async def _run(
-        self, nursery: trio.Nursery, listeners: Sequence[trio.SocketListener], task_status: trio.TaskStatus[None]
+        self, nursery: trio.Nursery, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None]
     ) -> None:
         self._nursery = nursery
         await trio.to_thread.run_sync(self.users.prepare)
@@ -136,7 +137,8 @@ class Proxy:
         nursery.start_soon(partial(self._reactor.run, self._tick, TICK, self._settle))
         async with trio.open_nursery() as accepting:
             for listener in listeners:
-                accepting.start_soon(trio.serve_listeners, self._arrivals.serve, [listener])
+                self._reactor.notice(listener)
+                accepting.start_soon(accept, listener, partial(_start, accepting, self._arrivals))
             task_status.started()
             await self.stopping.wait()
             accepting.cancel_scope.cancel()
@@ -194,22 +196,21 @@ class Proxy:
     async def _enter(self, arrival: Arrival, admitted: Admitted) -> None:
         """Greet a client that has been let in, and hand it to the reactor."""
         client, talk = admitted.client, arrival.talk
-        await talk.send(builders.AUTHENTICATION_OK)
+        talk.send_later(builders.AUTHENTICATION_OK)
         verdict = self.planner.greet(client)
         if verdict.reject is not None:
             raise PluginRefusal(verdict.reject.message, verdict.reject.sqlstate, hint=verdict.reject.hint)
-        found, asked, said = await self._greetings.of(client.database, client.user, admitted.settings)
-        name, notice = application_name(client.application_name, found.get("server_version", ""))
-        parameters = {**found, "application_name": name}
+        greeting = await self._greetings.of(client.database, client.user, admitted.settings)
+        greeted = greeting.to(client.application_name)
         self.cluster.request_catalogue(client.database)
         await self._catalogue(client.database)
         identity = next(self._ids)
         key = (identity & 0x7FFFFFFF, secrets.token_bytes(32 if admitted.protocol_minor >= 2 else 4))
-        settings = from_parameters(parameters, admitted.settings, asked)
         session = Session(
-            identity, key, client, settings, admitted.hints, max_message=self.config.proxy.max_message
+            identity, key, client, greeted.settings, admitted.hints, max_message=self.config.proxy.max_message
         )
-        await talk.send(said + notice + notices(verdict.notices) + greeting(parameters, key))
+        ready = builders.backend_key_data(*key) + builders.ready_for_query(ord("I"))
+        await talk.send(notices(verdict.notices) + greeted.said + ready)
         self._adopt(arrival, session)
         if self.stopping.is_set():
             self.switch.shut_down(everyone=False)
@@ -391,6 +392,10 @@ class Proxy:
         if isinstance(owner, Link) and owner.session is not None:
             return self._clients.get(owner.session.id)
         return None
+
+
+def _start(nursery: trio.Nursery, arrivals: Arrivals, connection: socket.socket, address: str) -> None:
+    nursery.start_soon(arrivals.serve, connection, address)
 
 
 def _is_flooding(session: Session) -> bool:

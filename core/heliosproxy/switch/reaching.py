@@ -36,7 +36,8 @@ async def reach(node: Node, contexts: Contexts, *, encrypted: bool) -> Stream:
     Where `sslmode` leaves the choice to the node (allow, prefer) and it has none, it goes on in the clear. Raises what
     `start_tls` raises, OSError, and Unreachable if the node must speak TLS and will not.
     """
-    stream = Stream(await _connect(node))
+    connected = await _connect(node)
+    stream = Stream(socket.socket(fileno=connected.socket.detach()))
     try:
         if encrypted:
             await _encrypt(stream, node, contexts)

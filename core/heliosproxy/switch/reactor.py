@@ -38,6 +38,9 @@ SPIN = 0.001
 """Seconds for which the poller itself waits before trio is given the wait."""
 BUSY = 0.002
 """Seconds after which trio's other tasks get their turn."""
+WELCOME = 0.02
+"""Seconds after a connection has arrived for which they get it after every round: a login is a few steps of them, which
+would otherwise each wait for `SPIN` or `BUSY`."""
 
 
 class Endpoint:
@@ -280,6 +283,10 @@ class Reactor:
         self.closing.pop(endpoint, None)
         self.poller.unregister(endpoint.fd)
 
+    def notice(self, listener: socket.socket) -> None:
+        """Let trio's tasks, one of which accepts, have their turn when a connection arrives here."""
+        self.poller.register(listener.fileno(), select.EPOLLIN | select.EPOLLET)
+
     def flush(self) -> None:
         """Write everything that is due. Tasks outside the reactor call it after they have used the switch."""
         while self.due:
@@ -291,14 +298,17 @@ class Reactor:
         """Serve until cancelled; `tick(now)` is called every so many seconds, `settle()` after each round."""
         poll, endpoints = self.poller.poll, self._endpoints
         yielded = ticked = monotonic()
+        now = welcome = 0.0
         while True:
-            events = poll(SPIN, 256)
+            events = poll(0 if now < welcome else SPIN, 256)
             now = monotonic()
             if events:
                 for fd, event in events:
                     endpoint = endpoints.get(fd)
                     if endpoint is not None:
                         self._serve(endpoint, event)
+                    else:  # one that has just been closed, or a listener
+                        welcome = now + WELCOME
                 self.guarded(settle)
                 self.flush()
             if now - ticked >= every:
@@ -310,7 +320,7 @@ class Reactor:
                 with trio.move_on_after(max(0.0, ticked + every - now)):
                     await trio.lowlevel.wait_readable(self.poller.fileno())
                 yielded = monotonic()
-            elif now - yielded > BUSY:
+            elif now < welcome or now - yielded > BUSY:
                 await trio.lowlevel.checkpoint()
                 yielded = now
 

@@ -2,20 +2,26 @@
 
 *Resource handling*: a `Stream` owns its socket until `detach` gives it away, together with the TLS that it speaks.
 
-*Error handling*: TlsError for what the peer's TLS does wrong, after it was told by an alert; trio's errors for what the
+*Error handling*: TlsError for what the peer's TLS does wrong, after it was told by an alert; OSError for what the
 socket raises. Deadlines are the caller's.
+
+Why not trio's SocketStream: it goes around trio's loop once for each call, also where nothing has to be waited for,
+which costs as much as all else that is done for a login. Here others get their turn when there is something to wait
+for, and once in `IN_A_ROW` calls.
 """
 
 from __future__ import annotations
 
 import contextlib
+import socket
 import ssl
-from socket import socket as Socket
 
 import trio
 
 from heliosproxy.wire.tls import Tls, TlsError
 
+IN_A_ROW = 16
+"""Calls that may go by without others getting their turn."""
 _RECEIVED = 16 * 1024
 _TURN: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("handshakes")
 
@@ -23,18 +29,17 @@ _TURN: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("handshakes")
 class Stream:
     """Bytes both ways, in the clear or through TLS. One task at a time."""
 
-    __slots__ = ("_ended", "_stream", "tls")
+    __slots__ = ("_ended", "_in_a_row", "socket", "tls")
 
-    def __init__(self, stream: trio.SocketStream) -> None:
-        self._stream = stream
+    def __init__(self, connection: socket.socket) -> None:
+        """`connection` is a connected socket, which is the stream's from now on."""
+        connection.setblocking(False)
+        self.socket = connection
+        """To ask who is at its other end; not to read or write."""
         self._ended = False
+        self._in_a_row = 0
         self.tls: Tls | None = None
         """None while what is sent is in the clear."""
-
-    @property
-    def socket(self) -> trio.socket.SocketType:
-        """The socket, to ask who is at its other end."""
-        return self._stream.socket
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """What came next; empty once the peer has ended the connection.
@@ -43,17 +48,17 @@ class Stream:
         was decrypted is given: nothing stays behind in here (H1).
         """
         if self.tls is None:
-            return bytes(await self._stream.receive_some(max_bytes))
+            return await self._receive(max_bytes)
         data, tls = await self._decrypt(b""), self.tls
         while not data and not tls.closed and not self._ended:
-            received = await self._stream.receive_some(max_bytes)
+            received = await self._receive(max_bytes)
             self._ended = not received
-            data = await self._decrypt(bytes(received))
+            data = await self._decrypt(received)
         return data
 
     async def send_all(self, data: bytes) -> None:
         """Send all of it."""
-        await self._stream.send_all(data if self.tls is None else self.tls.send(data))
+        await self._send(data if self.tls is None else self.tls.send(data))
 
     async def start_tls(
         self,
@@ -75,10 +80,10 @@ class Stream:
         tls = Tls(context, server_side=server_side, server_hostname=server_hostname)
         tls.feed(already)
         while not await self._step(tls, turn or _turn()):
-            data = await self._stream.receive_some(_RECEIVED)
+            data = await self._receive(_RECEIVED)
             if not data:
                 raise TlsError("the connection was closed during the TLS handshake")
-            tls.feed(bytes(data))
+            tls.feed(data)
         self.tls = tls
 
     async def _step(self, tls: Tls, turn: trio.Lock) -> bool:
@@ -97,20 +102,47 @@ class Stream:
 
     async def _say(self, data: bytes) -> None:
         if data:
-            with contextlib.suppress(trio.BrokenResourceError):  # what is wrong shows when it is read from
-                await self._stream.send_all(data)
+            with contextlib.suppress(OSError):  # what is wrong shows when it is read from
+                await self._send(data)
 
-    def detach(self) -> tuple[Socket, Tls | None]:
+    async def _receive(self, max_bytes: int) -> bytes:
+        await self._give_way()
+        while True:
+            try:
+                return self.socket.recv(max_bytes)
+            except BlockingIOError:
+                self._in_a_row = 0
+                await trio.lowlevel.wait_readable(self.socket)
+
+    async def _send(self, data: bytes) -> None:
+        await self._give_way()
+        with memoryview(data) as rest:
+            sent = 0
+            while sent < len(rest):
+                try:
+                    sent += self.socket.send(rest[sent:])
+                except BlockingIOError:
+                    self._in_a_row = 0
+                    await trio.lowlevel.wait_writable(self.socket)
+
+    async def _give_way(self) -> None:
+        self._in_a_row += 1
+        if self._in_a_row >= IN_A_ROW:
+            self._in_a_row = 0
+            await trio.lowlevel.checkpoint()
+
+    def detach(self) -> tuple[socket.socket, Tls | None]:
         """Give away the socket and its TLS, which belong together. Nothing that was received is lost: what
         `receive_some` gave is the caller's, all else is still in the socket or, part of a record, in the TLS.
 
         Through TLS something must have been received first.
         """
-        return Socket(fileno=self._stream.socket.detach()), self.tls
+        given = socket.socket(self.socket.family, self.socket.type, self.socket.proto, self.socket.detach())
+        return given, self.tls
 
     async def aclose(self) -> None:
         """Say goodbye, if TLS is spoken and the socket takes it at once, and close. Never waits."""
-        if self._stream.socket.fileno() >= 0:
+        if self.socket.fileno() >= 0:
             connection, tls = self.detach()
             with connection, contextlib.suppress(OSError):
                 if tls is not None:

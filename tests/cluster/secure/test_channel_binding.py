@@ -142,6 +142,6 @@ def test_where_links_must_be_bound_no_other_login_will_do(server: SecureServer, 
     with running(server, tmp_path, text, health=keys(user="s_trust")) as proxy, proxy.deadline(40):
         assert psycopg_says(login(server, proxy)) == ("s_ssl", "t")
         for role in ("s_md5", "s_password"):
-            with pytest.raises(Refused, match="password.*, and channel_binding is require"):
+            with pytest.raises(Refused, match=r"password.*, and channel_binding is require"):
                 psycopg_says(login(server, proxy, role))
         assert proxy.faults() == []

@@ -40,7 +40,7 @@ class Link:
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
-        self.stream = Stream(trio.SocketStream(trio.socket.from_stdlib_socket(opened.socket)))
+        self.stream = Stream(opened.socket)
         self.stream.tls = opened.tls
 
     async def ask(self, sql: str) -> list[str]:

@@ -73,7 +73,8 @@ def listed(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> It
 @pytest.fixture(scope="module")
 def asked(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """Nobody is listed; the node is asked. What it says is remembered for longer than the test takes."""
-    text = section("auth", auth_query=QUERY, auth_cache="10min", auth_negative_cache="200ms", method="md5") + tls(server)
+    auth = section("auth", auth_query=QUERY, auth_cache="10min", auth_negative_cache="200ms", method="md5")
+    text = auth + tls(server)
     with running(server, tmp_path_factory.mktemp("asked"), text) as proxy, proxy.deadline(90):
         yield Place(server, proxy)
         assert proxy.faults() == []

@@ -152,6 +152,17 @@ class SecureServer:
             self._show(self.certificate)
             self.reload()
 
+    @contextmanager
+    def without_tls(self) -> Iterator[None]:
+        """The server offers no TLS to those who come meanwhile."""
+        self.cluster.psql("alter system set ssl = off")
+        self.reload()
+        try:
+            yield
+        finally:
+            self.cluster.psql("alter system set ssl = on")
+            self.reload()
+
     def reload(self) -> None:
         """Have the server read its files; it has done so for all later connections when this returns.
 

@@ -19,6 +19,10 @@ from tests.cluster.secure.server import LINK_NAME, ROLES, SecureServer
 from tests.cluster.secure.ways import UNASKED
 
 MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+FRESH = ("z_name", "z_issuer", "z_date", "z_plain")
+"""Further users, whose first logins come later."""
+QUICK = 'login_timeout = "2s"'
+"""So that it does not wait long for a node that may be up soon."""
 USER = "s_scram"
 """Who comes in, if nothing is said about the server's side: the roles are the users, each with its own password."""
 
@@ -36,12 +40,14 @@ def mode(server: SecureServer, link: Issued, tmp_path_factory: pytest.TempPathFa
     """The proxy of a mode; started when it is first asked for."""
     running_already: dict[str, RunningProxy] = {}
     own = server.issuer.issue("localhost", "127.0.0.1")
+    server.roles(*FRESH)
     with ExitStack() as stack:
 
         def get(mode: str) -> RunningProxy:
             if mode not in running_already:
                 directory = tmp_path_factory.mktemp(mode)
-                it = stack.enter_context(running(server, directory, configuration(server, mode, own, link)))
+                text = configuration(server, mode, own, link)
+                it = stack.enter_context(running(server, directory, text, proxy=QUICK))
                 stack.enter_context(_well(it))
                 running_already[mode] = it
             return running_already[mode]
@@ -62,7 +68,7 @@ def configuration(server: SecureServer, mode: str, own: Issued, link: Issued) ->
     ca = server.issuer.file
     clients = section("client_tls", sslmode=mode, own=own, ca_file=ca if mode in ("verify-ca", "verify-full") else None)
     nodes = section("server_tls", sslmode=mode, link=link, ca_file=ca if mode in ("verify-ca", "verify-full") else None)
-    users = "".join(entry("auth.users", name=role, password=server.passwords[role]) for role in ROLES)
+    users = "".join(entry("auth.users", name=role, password=server.passwords[role]) for role in (*ROLES, *FRESH))
     return clients + nodes + users
 
 
@@ -210,3 +216,43 @@ def test_a_link_gets_tls_as_the_mode_and_the_server_wish(
 def test_every_mode_meets_every_role() -> None:
     assert sorted((mode, role) for mode, role, _ in SERVER_SIDE) == sorted((m, role) for m in MODES for role in ROLES)
     assert set(UNASKED) < set(ROLES)
+
+
+@pytest.mark.parametrize(("wrong", "taken_until"), [("name", "verify-ca"), ("issuer", "require"), ("date", "require")])
+def test_a_server_is_taken_for_what_the_mode_verifies(
+    server: SecureServer, mode: Get, wrong: str, taken_until: str
+) -> None:
+    """Its certificate is of another host, of another issuer, or of the past. One test for all modes: to change it takes
+    a while."""
+    certificate = {
+        "name": server.issuer.issue("elsewhere.test"),
+        "issuer": server.stranger.issue("localhost", "127.0.0.1"),
+        "date": server.issuer.issue("localhost", "127.0.0.1", expired=True),
+    }[wrong]
+    proxies = [mode(each) for each in MODES]
+    with server.certified(certificate):
+        for proxy, each in zip(proxies, MODES, strict=True):
+            trying = fresh(server, proxy, each, f"z_{wrong}")
+            if MODES.index(each) <= MODES.index(taken_until):
+                assert psycopg_says(trying)[0] == trying.user
+            else:
+                with pytest.raises(Refused, match=r"no node is up \(primary: .*certificate verify failed"):
+                    psycopg_says(trying)
+
+
+def test_a_server_may_have_no_tls(server: SecureServer, mode: Get) -> None:
+    proxies = [mode(each) for each in MODES]
+    with server.without_tls():
+        for proxy, each in zip(proxies, MODES, strict=True):
+            trying = fresh(server, proxy, each, "z_plain")
+            if each in ("disable", "allow", "prefer"):
+                assert psycopg_says(trying) == ("z_plain", "f")
+            else:
+                with pytest.raises(Refused, match=r"no node is up \(primary: .*TLS"):
+                    psycopg_says(trying)
+
+
+def fresh(server: SecureServer, proxy: RunningProxy, proxy_mode: str, user: str) -> Login:
+    """Of somebody who has not come before, so that a link must be opened."""
+    identity = server.issuer.issue(name=user) if proxy_mode.startswith("verify") else None
+    return login(server, proxy, user, sslmode="prefer", certificate=identity)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.certificates import Issued, Issuer
 from tests.cluster.proxies import RunningProxy, helios
-from tests.cluster.secure.clients import Login, Refused, psql_says, psycopg_says
+from tests.cluster.secure.clients import Login, Refused, alert, psql_says, psycopg_says
 from tests.cluster.secure.proxies import entry, reloaded, running, section, written
 from tests.cluster.secure.server import LINK_NAME, SecureServer
 from tests.cluster.secure.tls import shown
@@ -25,6 +25,7 @@ class Rotating:
 
     server: SecureServer
     own: Issued
+    link: Issued
     clients_ca: Path
     nodes_ca: Path
     users_file: Path
@@ -37,9 +38,8 @@ class Rotating:
 
     def text(self) -> str:
         """All but what every proxy has."""
-        link = self.server.issuer.issue(name=LINK_NAME)
         sides = section("client_tls", own=self.own, ca_file=self.clients_ca, crl_file=self.crl)
-        sides += section("server_tls", sslmode="verify-full", ca_file=self.nodes_ca, link=link)
+        sides += section("server_tls", sslmode="verify-full", ca_file=self.nodes_ca, link=self.link)
         last = entry("auth.rules", type="hostssl", method="scram-sha-256")
         auth = section("auth", users_file=self.users_file) + self.rules + last
         return sides + auth + "".join(map(self._user, self.passwords)) + self.broken
@@ -80,7 +80,8 @@ def started(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> I
     users_file = directory / "users"
     users_file.touch(0o600)
     own, ca = server.issuer.issue("localhost", "127.0.0.1"), server.issuer.file
-    it = Rotating(server, own, ca, ca, users_file, passwords={"steady": "steadily-the-same"})
+    link = server.issuer.issue(name=LINK_NAME)
+    it = Rotating(server, own, link, ca, ca, users_file, passwords={"steady": "steadily-the-same"})
     with running(server, directory, it.text()) as proxy, proxy.deadline(120):
         it.proxy = proxy
         yield it
@@ -201,7 +202,7 @@ def test_who_may_have_issued_clients_certificates(rotating: Rotating, tmp_path: 
     rotating.clients_ca = other.file
     assert "[client_tls]" in rotating.reload()
     assert psycopg_says(rotating.login("certain", certificate=new)) == ("s_both", "t")
-    with pytest.raises(Refused, match="unknown ca"):
+    with pytest.raises(Refused, match=alert("unknown ca")):
         psql_says(rotating.login("certain", certificate=old))
 
 
@@ -214,7 +215,7 @@ def test_clients_certificates_that_are_revoked(rotating: Rotating) -> None:
     rotating.crl = rotating.server.issuer.revoke(gone)
     rotating.reload()
     assert psycopg_says(rotating.login("revoked", certificate=kept)) == ("s_both", "t")
-    with pytest.raises(Refused, match="certificate revoked"):
+    with pytest.raises(Refused, match=alert("certificate revoked")):
         psql_says(rotating.login("revoked", certificate=gone))
 
 

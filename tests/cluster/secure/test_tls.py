@@ -17,7 +17,7 @@ from heliosproxy.wire.startup import StartupMessage
 from tests.certificates import Issued
 from tests.cluster import raw
 from tests.cluster.proxies import RunningProxy, wait_for
-from tests.cluster.secure.clients import Login, Refused, psql_says, psycopg_says
+from tests.cluster.secure.clients import Login, Refused, alert, psql_says, psycopg_says
 from tests.cluster.secure.proxies import entry, keys, running, section
 from tests.cluster.secure.server import SecureServer
 from tests.cluster.secure.tls import ALPN, SSL_REQUEST, asked, context, secured, shown
@@ -63,7 +63,7 @@ def both(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     )
     with running(server, tmp_path_factory.mktemp("proxy"), text) as proxy, proxy.deadline(120):
         found = Both(server, proxy, own)
-        with pytest.raises(Refused, match="certificate revoked"):
+        with pytest.raises(Refused, match=alert("certificate revoked")):
             psql_says(found.login(certificate=revoked))
         yield found
         assert proxy.faults() == []

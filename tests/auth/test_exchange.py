@@ -360,6 +360,17 @@ def test_there_is_one_try(method: Method) -> None:
     assert not exchange.done
 
 
+def test_a_challenge_is_good_for_one_guess() -> None:
+    exchange = exchange_of("scram-sha-256", "bob", BY_SCRAM, strangers())
+    wrong, right = (ScramClient("bob", word, nonce=lambda: b"abc") for word in ("pencils", "pencil"))
+    challenge = said(exchange.answer(SASLInitialResponse("SCRAM-SHA-256", right.first()).body()))
+    assert isinstance(challenge, AuthenticationSASLContinue)
+    wrong.first()
+    refused(lambda: exchange.answer(wrong.final(challenge.data)))
+    assert isinstance(refused(lambda: exchange.answer(right.final(challenge.data))), ProtocolError)
+    assert not exchange.done
+
+
 def test_a_name_that_is_not_utf8_is_told_as_it_can_be() -> None:
     exchange = exchange_of("password", "\udcff", None, strangers())
     assert refused(lambda: exchange.answer(password("x"))).message.endswith('user "\ufffd"')

@@ -190,22 +190,22 @@ def test_a_subject_is_written_as_openssl_does(parts: Parts, written: str | None)
 @needs_openssl
 def test_every_part_that_has_a_short_name_has_openssls() -> None:
     every = [each for each in vars(NameOID).values() if isinstance(each, ObjectIdentifier)]
-    binary = {NameOID.X500_UNIQUE_IDENTIFIER}
-    countries = {NameOID.COUNTRY_NAME, NameOID.JURISDICTION_COUNTRY_NAME}
-    for oid in every:
-        if oid in binary:
-            attribute = x509.NameAttribute(oid, b"\0\x01", _ASN1Type.BitString)
-        else:
-            attribute = x509.NameAttribute(oid, "DE" if oid in countries else "x")
-        der = make(x509.Name([attribute]))
+    der = make(x509.Name([_part(oid) for oid in every]))
+    for ours, theirs in zip((distinguished_name(der) or "").split(","), openssl(der).split(","), strict=True):
         # Where OpenSSL's table is longer than ours, we write the number: never one part under the name of another.
-        assert distinguished_name(der) == openssl(der) or (distinguished_name(der) or "")[0].isdigit(), oid
+        assert ours == theirs or ours[0].isdigit()
+
+
+def _part(oid: ObjectIdentifier) -> x509.NameAttribute[str | bytes]:
+    if oid == NameOID.X500_UNIQUE_IDENTIFIER:
+        return x509.NameAttribute(oid, b"\0\x01", _ASN1Type.BitString)
+    return x509.NameAttribute(oid, "DE" if oid in (NameOID.COUNTRY_NAME, NameOID.JURISDICTION_COUNTRY_NAME) else "x")
 
 
 @needs_openssl
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=12), min_size=1,
                 max_size=3))  # fmt: skip
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_any_text_is_written_as_openssl_does(texts: list[str]) -> None:
     der = make(named(*([(CN, text)] for text in texts)))
     assert distinguished_name(der) == openssl(der)

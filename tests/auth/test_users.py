@@ -9,7 +9,7 @@ import trio.testing
 
 from heliosproxy.auth import known as known_module
 from heliosproxy.auth import users as module
-from heliosproxy.auth.known import Known, Proof
+from heliosproxy.auth.known import Known, Proof, Strangers
 from heliosproxy.auth.md5 import md5_secret
 from heliosproxy.auth.scram import ScramKeys
 from heliosproxy.auth.secrets import ScramSecret, client_key, salted_password
@@ -92,9 +92,9 @@ async def test_secrets_are_computed_ahead_and_once(monkeypatch: pytest.MonkeyPat
     computed: list[str] = []
     original = known_module.ScramSecret.from_password
 
-    def counted(password: str) -> ScramSecret:
+    def counted(password: str, salt: bytes) -> ScramSecret:
         computed.append(password)
-        return original(password)
+        return original(password, salt=salt)
 
     monkeypatch.setattr(known_module.ScramSecret, "from_password", counted)
     users = Users(listed(User("bob", password="one"), User("alice", password="two")))
@@ -129,6 +129,21 @@ async def test_strangers_look_like_most_users_of_the_configuration_and_of_the_no
     users.prepare()
     assert users.strangers.iterations == 4096
     assert users.strangers.uses_md5, "passwords in plain text are good for MD5"
+
+
+async def test_a_password_in_plain_text_has_the_salt_that_a_stranger_of_that_name_has() -> None:
+    """So that it tells nothing when the user comes, goes, has another password, or the proxy has been restarted."""
+    strangers = Strangers(b"k" * 32)
+    salt = strangers.scram("bob").salt
+    for auth, node in (
+        (listed(User("bob", password="one")), Node()),
+        (listed(User("bob", password="two")), Node()),
+        (listed(query="select"), Node(bob="three")),
+    ):
+        known = await Users(auth, node, strangers=strangers).find("bob")
+        assert known is not None
+        assert known.scram is not None
+        assert known.scram.salt == salt
 
 
 async def test_a_failed_login_has_the_node_asked_anew(mock_clock: trio.testing.MockClock) -> None:

@@ -53,10 +53,17 @@ class Answers:
     """The answers by name. `learned` is called whenever there is one about a user. Times are trio's."""
 
     def __init__(
-        self, lookup: Lookup, keep: float, keep_negative: float, learned: Callable[[], None] = lambda: None
+        self,
+        lookup: Lookup,
+        keep: float,
+        keep_negative: float,
+        learned: Callable[[], None] = lambda: None,
+        read: Callable[[str, str], Known] = Known.of,
     ) -> None:
-        """keep, keep_negative: seconds for which it is remembered that there is a user, and that there is none."""
+        """keep, keep_negative: seconds for which it is remembered that there is a user, and that there is none. `read`
+        makes a user of a name and a secret, in a thread; ValueError: the secret cannot be used."""
         self._lookup = lookup
+        self._read = read
         self._keep, self._keep_negative = keep, keep_negative
         self._learned = learned
         self._users: OrderedDict[str, _Answer] = OrderedDict()
@@ -67,7 +74,7 @@ class Answers:
 
     def replaced(self, lookup: Lookup, keep: float, keep_negative: float, learned: Callable[[], None]) -> Self:
         """The same answers, shared with this one, under new settings."""
-        new = type(self)(lookup, keep, keep_negative, learned)
+        new = type(self)(lookup, keep, keep_negative, learned, self._read)
         new._users, new._strangers, new._asking, new._turns = self._users, self._strangers, self._asking, self._turns
         return new
 
@@ -129,13 +136,20 @@ class Answers:
             try:
                 secret = await self._lookup(name)
                 # In a thread, since a password in plain text is to be made a SCRAM secret.
-                known = None if secret is None else await trio.to_thread.run_sync(_known, name, secret)
+                known = None if secret is None else await trio.to_thread.run_sync(self._known, name, secret)
             except Exception as error:
                 question.failed = True
                 self._complain(f"{type(error).__name__}: {error}")
                 return
         self._trouble = ""
         self._remember(name, _Answer(known, began))
+
+    def _known(self, name: str, secret: str) -> Known:
+        try:
+            return self._read(name, secret)
+        except ValueError as error:
+            log.warning('auth_query: what it says of user "%s" lets nobody in: %s', shown(name), error)
+            return Known(name)
 
     def _settled(self, name: str, question: _Question) -> Known | None:
         if not question.failed:
@@ -162,11 +176,3 @@ class Answers:
             kept.popitem(last=False)
         if answer.known is not None:
             self._learned()
-
-
-def _known(name: str, secret: str) -> Known:
-    try:
-        return Known.of(name, secret)
-    except ValueError as error:
-        log.warning('auth_query: what it says of user "%s" lets nobody in: %s', shown(name), error)
-        return Known(name)

@@ -25,16 +25,19 @@ class Known:
     """The plain text, where that is known."""
 
     @classmethod
-    def of(cls, name: str, secret: str) -> Self:
+    def of(cls, name: str, secret: str, salt: bytes | None = None) -> Self:
         """From what stands in pg_authid.rolpassword, or a password in plain text, whose SCRAM secret is computed here
-        in 2 ms. An empty one proves nothing. Raises ValueError for a SCRAM secret that cannot be used."""
+        in 2 ms, with this salt or a random one. An empty one proves nothing.
+
+        Raises ValueError for a SCRAM secret that cannot be used.
+        """
         if not secret:
             return cls(name)
         if is_md5(secret):
             return cls(name, md5=secret)
         if secret.startswith("SCRAM-SHA-256$"):
             return cls(name, ScramSecret.parse(secret))
-        return cls(name, ScramSecret.from_password(secret), md5_secret(name, secret), secret)
+        return cls(name, ScramSecret.from_password(secret, salt=salt), md5_secret(name, secret), secret)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ class Strangers:
     """What names are checked against that nobody has: secrets that no password fits, the same each time for one name.
 
     They look like those of most users, so that asking for a name, once or again, does not tell whether there is such a
-    user.
+    user. Who has a password in plain text is given the salt of a stranger of that name: it stays what it is when the
+    user comes, goes, or has another password.
     """
 
     def __init__(self, key: bytes | None = None) -> None:

@@ -49,7 +49,8 @@ class Users:
         self._proofs: OrderedDict[str, Proof] = OrderedDict()
         self._answers: Answers | None = None
         if auth.auth_query is not None and lookup is not None:
-            self._answers = Answers(lookup, auth.auth_cache, auth.auth_negative_cache, self._resemble)
+            keep, keep_negative = auth.auth_cache, auth.auth_negative_cache
+            self._answers = Answers(lookup, keep, keep_negative, self._resemble, self._read)
         self._resemble()
 
     def replaced(self, auth: Auth, lookup: Lookup | None = None) -> Self:
@@ -145,7 +146,10 @@ class Users:
         return user is not None and bool(user.password) and name not in self._known
 
     def _computed(self, name: str) -> Known:
-        return Known.of(name, self._listed[name].password or "")
+        return self._read(name, self._listed[name].password or "")
+
+    def _read(self, name: str, secret: str) -> Known:
+        return Known.of(name, secret, self.strangers.scram(name).salt)
 
     def _resemble(self) -> None:
         answers = [] if self._answers is None else self._answers.users()

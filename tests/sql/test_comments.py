@@ -9,7 +9,7 @@ from helios_sdk.contract import Hint, Pair
 from hypothesis import assume, given, settings
 from pglast.parser import ParseError, Token, scan
 
-from heliosproxy.sql.comments import MAX_HINT_COMMENTS, blank_hints, hints, sqlcommenter
+from heliosproxy.sql.comments import MAX_HINT_BYTES, MAX_HINT_COMMENTS, blank_hints, hints, sqlcommenter
 from tests.sql.strategies import hostile_bytes, soup
 
 
@@ -107,6 +107,12 @@ class TestHints:
         text = b"/*helios:a=b*/" * (MAX_HINT_COMMENTS + 3)
         assert len(hints(text)) == MAX_HINT_COMMENTS
         assert blank_hints(text).strip() == b"/*helios:a=b*/" * 3
+
+    def test_hint_comments_that_are_too_long_together_are_just_comments(self) -> None:
+        long = b"/*helios:a=" + b"x" * (MAX_HINT_BYTES // 2) + b"*/"
+        text = b"/*helios:a=b*/" + long + long + b"/*helios:a=b*/"
+        assert len(hints(text)) == 2
+        assert blank_hints(text).strip() == long + b"/*helios:a=b*/"
 
 
 class TestBlanking:

@@ -25,6 +25,7 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.node import Node
 from heliosproxy.cluster.proof import Proof
 from heliosproxy.cluster.registry import Cluster
+from heliosproxy.config.access import ClientLimits
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config, NodeConfig, Pool
 from heliosproxy.sql.facts import Facts
@@ -148,13 +149,15 @@ class Stage:
         *,
         nodes: Sequence[str] = ("primary", "standby"),
         reads_on_standbys: bool = False,
+        limits: Mapping[str, int] | None = None,
         asked: Mapping[str, str] | None = None,
         **pool: object,
     ) -> None:
         self.asked = asked or {}
         """Settings that the servers do not report."""
         configs = tuple(NodeConfig(name, Address("127.0.0.1", 5432 + at)) for at, name in enumerate(nodes))
-        config = Config(Path("heliosproxy.toml"), configs, pool=Pool(**pool))  # type: ignore[arg-type]
+        policy, bounds = Pool(**pool), ClientLimits(**(limits or {}))  # type: ignore[arg-type]
+        config = Config(Path("heliosproxy.toml"), configs, pool=policy, client_limits=bounds)
         self.cluster = Cluster(configs)
         for node in self.cluster.nodes:
             node.role = "primary" if node.name == "primary" else "standby"

@@ -455,3 +455,20 @@ def test_a_statement_that_the_link_knew_outlives_an_error_of_its_bind(stage: Mak
     alice.says(run(b"a"), builders.SYNC)
     play.server().answers(BOUND + ROW + IDLE)
     assert tags(alice.hears()) == "2DCZ"
+
+
+def test_an_error_of_the_proxys_is_told_although_part_of_the_unit_was_sent(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(builders.parse(b"", b"select 1") + run() + builders.FLUSH)
+    play.server().answers(PARSED + BOUND + ROW)
+    assert alice.hears() == PARSED + BOUND + ROW
+    play.server().takes()
+    alice.says(bind(b"unknown") + builders.FLUSH)
+    assert play.server().takes() == builders.parse(b"", b"!")  # so that the server's implicit transaction fails as well
+    play.server().answers(server_error("42601"))
+    assert sqlstate(alice.hears()) == "26000"
+    alice.says(builders.SYNC)
+    assert play.server().takes() == builders.SYNC
+    play.server().answers(IDLE)
+    assert alice.hears() == IDLE

@@ -21,6 +21,10 @@ MAX_HINT_COMMENTS: Final = 64
 """Further hint comments in one statement are neither read nor blanked: they are comments."""
 
 
+MAX_HINT_BYTES: Final = 16_384
+"""Nor those in which they would be longer than that, all together: what they say is remembered with the flow."""
+
+
 def hints(text: bytes) -> tuple[Hint, ...]:
     """The hints in the `/*helios:key=value,…*/` comments of a statement, in order, duplicates included.
 
@@ -70,8 +74,13 @@ def _items(body: bytes, at: int, counter: _Characters) -> Iterator[Hint]:
 
 
 def _hint_comments(text: bytes) -> Iterator[tuple[int, int]]:
-    """(start, end) of the first MAX_HINT_COMMENTS real comments that start as a hint does."""
-    return islice(_all_hint_comments(text), MAX_HINT_COMMENTS)
+    """(start, end) of the real comments that start as a hint does, as far as they are read."""
+    left = MAX_HINT_BYTES
+    for start, end in islice(_all_hint_comments(text), MAX_HINT_COMMENTS):
+        left -= end - start
+        if left < 0:
+            return
+        yield start, end
 
 
 def _all_hint_comments(text: bytes) -> Iterator[tuple[int, int]]:

@@ -25,6 +25,7 @@ Reason: TypeAlias = Literal[
     "authentication", "rules", "protocol", "tls", "plugin", "no_node", "stopping", "gone", "internal_error",
     "lost", "idle_session_timeout", "idle_in_transaction_session_timeout", "statement_timeout", "transaction_timeout",
     "wait_timeout", "max_message", "max_prepared_statements", "max_settings", "max_savepoints", "max_portals",
+    "max_before_sync",
 ]  # fmt: skip
 """Why a client was refused, ended, or denied something. A key of the configuration, where one says so.
 
@@ -32,7 +33,7 @@ login_timeout: it did not finish its login in time. authentication: it is not wh
 `[[auth.rules]]` lets it in. protocol: what it sent is not the protocol. tls: no TLS where it must be, or none that can
 be agreed on. plugin: a plugin refused it. no_node: no server could say what it would be greeted with. stopping: the
 proxy ends. gone: it left in the middle of its login. internal_error: a bug of ours. lost: the link that held its state
-died. The last two keys are fixed bounds.
+died. The last three are fixed bounds.
 """
 
 LOCAL = "local"

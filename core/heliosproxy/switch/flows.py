@@ -14,8 +14,9 @@ from heliosproxy.flow.verdict import Verdict
 from heliosproxy.sql.effects import Transaction
 from heliosproxy.sql.facts import Facts
 from heliosproxy.sql.shape import printable, query_hash
+from heliosproxy.switch.bounds import OWN, grows
 
-PREFIX = "helios."
+PREFIX = OWN
 """Of the settings that are the proxy's own."""
 PRIMARY_ONLY = (Route((PRIMARY,)),)
 """Where a statement runs that no plugin routes."""
@@ -31,6 +32,7 @@ class Flow:
         "dirt",
         "expires",
         "facts",
+        "grows",
         "hints",
         "keeps_books",
         "matters",
@@ -61,6 +63,8 @@ class Flow:
         leaves = self.dirt or facts.pins or facts.ddl or facts.unpins or verdict.pool == "session"
         self.quiet = not leaves and not any(part.setting for part in facts.parts or (facts,))
         """Whether nothing at all need be noted of it when it is sent."""
+        self.grows = any(map(grows, facts.parts or (facts,)))
+        """Whether its execution may make more of what is bounded for a session."""
         self.keeps_books = self.matters and facts.transaction not in _PLAIN
         """Whether something is to be noted when it has ended, where it is the whole of a unit."""
         self.answered = _answered(facts, verdict)

@@ -35,7 +35,7 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.proof import Proof, prove, prove_types
 from heliosproxy.cluster.select import Qualified, qualify
 from heliosproxy.flow.merge import Contradiction, Merge
-from heliosproxy.flow.table import FlowTable
+from heliosproxy.flow.table import FlowTable, Share
 from heliosproxy.flow.verdict import NOTHING_DECIDED, Applied, Verdict
 from heliosproxy.sandbox.faults import PluginFault
 from heliosproxy.sql.comments import blank_hints, hints, sqlcommenter
@@ -43,6 +43,7 @@ from heliosproxy.sql.facts import Facts, FactsTable
 from heliosproxy.sql.session import SETS_BY_CALL, set_by_call
 from heliosproxy.sql.shape import maskable_encoding, printable, query_hash, shape
 from heliosproxy.switch.flows import Decision, Flow, FlowKey
+from heliosproxy.switch.settings import fingerprint
 
 if TYPE_CHECKING:
     from heliosproxy.cluster.node import Node
@@ -55,7 +56,9 @@ log = logging.getLogger("heliosproxy.flows")
 Hooked: TypeAlias = "tuple[Plugin, HookSpec]"
 Parameters: TypeAlias = tuple[str | None, ...]
 MAX_CLASSES = 100_000
-"""Session classes that have numbers; beyond them all are found anew."""
+"""Session classes whose numbers are remembered; least recently met out. One that comes again gets another number."""
+CLASSES_OF_A_SESSION = 100
+"""Of them those that one session has brought, since it changes its settings: its own least recently met out."""
 LONGEST_KEY = 256
 """Bytes of a text that is kept as it is where plugins read texts; of longer ones a digest is."""
 
@@ -88,7 +91,7 @@ class Planner:
         self._facts = FactsTable(flows)
         self.function_call = Flow(b"", Facts("unknown"), _UNPROVEN, NOTHING_DECIDED, ())
         """The flow of FunctionCall messages, whose functions are not looked at."""
-        self._classes: dict[tuple[object, ...], int] = {}
+        self._classes: FlowTable[tuple[object, ...], int] = FlowTable(MAX_CLASSES)
         self._numbers = count()
         self._oldest_class = 0
         """Classes with smaller numbers are found anew."""
@@ -113,7 +116,7 @@ class Planner:
         self._forget_classes()
 
     def _forget_classes(self) -> None:
-        self._classes.clear()
+        self._classes.flush()
         self._oldest_class = next(self._numbers)
         self.table.flush()
 
@@ -152,7 +155,8 @@ class Planner:
         flow = self.decide(session.client, session.hints, text, shaped, types, parameters)
         flow.sets = set_by_call(text)
         if self._remembered(flow):
-            self.table.put(key, flow)
+            session.flows = session.flows or Share(session.limits.max_session_flows)
+            self.table.put(key, flow, session.flows)
         return flow
 
     def _key(self, session: Session, text: bytes, shaped: bytes, types: tuple[int, ...]) -> FlowKey:
@@ -173,9 +177,9 @@ class Planner:
         facts = (
             client.database,
             client.user,
-            session.settings.meaning,
+            session.settings.fingerprint,
             session.salt,
-            tuple(session.hints.items()) if "hints" in reads else (),
+            fingerprint(tuple(session.hints.items())) if "hints" in reads else (),
             client.application_name if "application-name" in reads else "",
             client.address if "address" in reads else "",
             client.tenant if "tenant" in reads else "",
@@ -184,9 +188,9 @@ class Planner:
         )
         number = self._classes.get(facts)
         if number is None:
-            if len(self._classes) >= MAX_CLASSES:
-                self._forget_classes()
-            number = self._classes[facts] = next(self._numbers)
+            number = next(self._numbers)
+            session.classes = session.classes or Share(CLASSES_OF_A_SESSION)
+            self._classes.put(facts, number, session.classes)
         return number
 
     def refresh(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import OrderedDict
+from hashlib import blake2b
 from itertools import count
 
 from heliosproxy.switch.settings import Settings
@@ -19,6 +20,8 @@ OUR_NAMES = "helios_"
 """Names of statements on links begin so."""
 UNKNOWN_TYPE = 0xFFFFFFFF
 """Stands for a parameter's type that was given by name: of no object, so that nothing is proven of it."""
+LONG_TEXT = 256
+"""Bytes of a text beyond which its digest is kept in the table of names."""
 FIRST_OWN_OID = 16384
 """FirstNormalObjectId: what initdb made is below it."""
 
@@ -114,7 +117,7 @@ class StatementNames:
         """The server-side name of a statement under these settings."""
         if is_momentary(text):
             return self.new()
-        key = (text, types, meaning)
+        key = (text if len(text) <= LONG_TEXT else blake2b(text, digest_size=32).digest(), types, meaning)
         name = self._names.get(key)
         if name is None:
             name = self._names[key] = self.new()

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from heliosproxy.sql.statements import PREPARES
-from heliosproxy.switch import local, loss, sql_prepared
+from heliosproxy.switch import bounds, local, loss, sql_prepared
 from heliosproxy.switch.prepared import Prepared
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire import builders
@@ -74,13 +74,19 @@ class Portal(NamedTuple):
 def resolve(unit: Unit, session: Session, planner: Planner) -> None:
     """Turn the messages that came since the last call into steps."""
     if unit.failed:
+        if unit.link is not None:
+            unit.steps = []
         _wait_for_sync(unit)
         return
     if unit.steps and unit.steps[-1].tag == SYNC:
         return  # what follows is COPY data, which waits until the server asks for it
+    excess = bounds.before_sync(session, unit)
     for message in unit.messages[len(unit.steps) :]:
         try:
-            step = _RESOLVERS.get(message[0], _as_it_is)(unit, session, planner, message)
+            if excess:
+                step = Step(message[0], message, error=excess)
+            else:
+                step = _RESOLVERS.get(message[0], _as_it_is)(unit, session, planner, message)
         except ProtocolError as error:  # its length was right, so what follows can be read: as in PostgreSQL, an ERROR
             step = _failed(message, error.sqlstate, error.message)
         unit.steps.append(step)
@@ -98,8 +104,6 @@ def resolve(unit: Unit, session: Session, planner: Planner) -> None:
 
 def _wait_for_sync(unit: Unit) -> None:
     """After an error nothing counts until Sync."""
-    if unit.link is not None:
-        unit.steps = []
     if unit.complete and not (unit.steps and unit.steps[-1].tag == SYNC):
         unit.steps.append(Step(SYNC, builders.SYNC))
 
@@ -117,14 +121,18 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
         return Step(PARSE, message, error=loss.aborted())
     elif before is not None:
         return _failed(message, "42P05", f'prepared statement "{_shown(name)}" already exists')
+    elif session.status != loss.FAILED and (error := bounds.statements(session, name, text)):
+        return Step(PARSE, message, error=error)
     prepared = Prepared(text, types, planner.shape(session, text))
     flow = planner.flow(session, text, prepared.shape, prepared.own_types)
     step = Step(PARSE, message, name, prepared, flow)
     step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, text)
     if flow.answered or flow.names_statements or _opens(session, flow):
         step = _special(session, planner, step, flow)
-        if step.error:
-            return step
+    if flow.grows and not step.error:
+        step.error = bounds.settings(session, flow, unit.flows)
+    if step.error:
+        return step
     step.undo, step.failed = partial(_restore, session, name, before), partial(_restore, session, name, None)
     if unit.unsettled:
         prepared.private = True
@@ -144,6 +152,7 @@ def _bind(unit: Unit, session: Session, planner: Planner, message: bytes) -> Ste
     session.portals.pop(portal, None)
     flow = step.flow
     if flow is not None and step.prepared is not None and (flow.answered or flow.matters):
+        step.error = step.error or bounds.portals(session)
         session.portals[portal] = Portal(step.prepared, flow)
     return step
 
@@ -182,6 +191,8 @@ def _execute(unit: Unit, session: Session, planner: Planner, message: bytes) -> 
     unit.executed.append(flow)
     unit.unsettled = unit.unsettled or _changes_settings(flow)
     step = Step(EXECUTE, message, wants=sql_prepared.wants(session, flow.facts))
+    if flow.grows:
+        step.error = bounds.settings(session, flow, unit.executed) or bounds.savepoints(session, flow)
     if not flow.answered:
         step.also = (flow, *sql_prepared.stood_for(session, planner, flow))
     if flow.answered == "deallocate":
@@ -202,7 +213,9 @@ def _declare(
     found = sql_prepared.prepare(session, planner, prepared.text, flow.facts)
     if found is None:
         session.keep_link(PREPARES)
-    elif found[0] not in session.prepared:
+        return
+    step.error = step.error or bounds.statements(session, found[0], found[1].text)
+    if found[0] not in session.prepared and not step.error:
         step.undo = partial(_restore, session, found[0], None)
         session.prepared[found[0]] = found[1]
         step.declares = found

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from helios_sdk.contract import Client
 
+from heliosproxy.config.access import ClientLimits
+from heliosproxy.flow.table import Share
 from heliosproxy.sql.statements import HELD_CURSOR, LISTENS, SETS, TEMPORARY_OBJECT, TEMPORARY_TABLE
 from heliosproxy.switch.settings import Settings
 from heliosproxy.switch.unit import Unit
 from heliosproxy.wire.errors import LengthError, ProtocolError
 
 if TYPE_CHECKING:
+    from heliosproxy.switch.admission import Reason
     from heliosproxy.switch.flows import Decision
     from heliosproxy.switch.link import Link
     from heliosproxy.switch.pool import Pool
@@ -41,11 +44,12 @@ SENT_EARLY = 64 * 1024
 
 
 class Savepoint(NamedTuple):
-    """What the proxy's own settings were when it was set."""
+    """What the proxy's own settings were when it was set. `times`: so many of one name follow each other."""
 
     name: str
     hints: dict[str, str]
     local_hints: dict[str, str | None]
+    times: int = 1
 
 
 def _check_type(tag: int) -> None:
@@ -84,6 +88,10 @@ class Session:
     savepoints: list[Savepoint] = field(default_factory=list)
     """Of its transaction, the oldest first."""
     max_message: int = 1 << 28
+    limits: ClientLimits = ClientLimits()
+    """How much it may have of everything: `[client_limits]`."""
+    counts: Callable[[Reason], None] = lambda reason: None
+    """Called with the reason when it is denied something by a limit."""
     mode: Mode = "transaction"
     """How long it keeps a link: `[pool] mode`."""
     keeps_sequences: bool = False
@@ -132,6 +140,10 @@ class Session:
     """Its transactions are SERIALIZABLE by default, which a standby cannot do (R2)."""
     maskable: bool | None = None
     """Whether its texts may be read as PostgreSQL's lexer reads them by default (S3); None: to be found anew."""
+    flows: Share | None = None
+    """What it has put into the flow table; None: nothing yet."""
+    classes: Share | None = None
+    """And which of the session classes are its own doing."""
     last: Decision | None = None
     """What was decided for its previous statement."""
     _unsuspected: int = field(init=False)
@@ -277,16 +289,28 @@ class Session:
     def savepoint(self, action: str, name: str) -> None:
         """SAVEPOINT, RELEASE (`release`) or ROLLBACK TO (`rollback-to`) has succeeded."""
         if action == "savepoint":
-            self.savepoints.append(Savepoint(name, dict(self.hints), dict(self.local_hints)))
+            self._set_savepoint(name)
             return
         at = next((at for at in reversed(range(len(self.savepoints))) if self.savepoints[at].name == name), None)
         if at is None:
             return
         found = self.savepoints[at]
-        del self.savepoints[at + (action == "rollback-to") :]
+        del self.savepoints[at:]
+        if found.times > 1 or action == "rollback-to":
+            self.savepoints.append(found._replace(times=found.times - (action == "release")))
         if action == "rollback-to":
             self.hints, self.local_hints = dict(found.hints), dict(found.local_hints)
             self.flow_class = -1
+
+    def _set_savepoint(self, name: str) -> None:
+        last = self.savepoints[-1] if self.savepoints else None
+        if last is not None and (last.hints, last.local_hints) == (self.hints, self.local_hints):
+            if last.name == name:  # some drivers set one before each statement and release none
+                self.savepoints[-1] = last._replace(times=last.times + 1)
+                return
+            self.savepoints.append(Savepoint(name, last.hints, last.local_hints))
+            return
+        self.savepoints.append(Savepoint(name, dict(self.hints), dict(self.local_hints)))
 
     @property
     def pin(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 REPORTED = (
     "application_name",
@@ -23,6 +24,9 @@ REPORTED = (
 )
 """Settings that PostgreSQL reports and a client may change (protocol chapter, "Asynchronous Operations"); which of
 them depends on its version: search_path from 18 on."""
+
+LONG_VALUES = 2048
+"""Characters of settings, all of them together, beyond which their digest is kept."""
 
 ALWAYS_TRACKED = ("search_path", "role")
 """What follows a client whatever is configured, since it decides what a statement means and may do."""
@@ -65,6 +69,11 @@ class Settings:
         return tuple(item for item in self.values if item[0] not in _MEANINGLESS) + self.extra
 
     @property
+    def fingerprint(self) -> object:
+        """`meaning` to be kept for comparison."""
+        return fingerprint(self.meaning)
+
+    @property
     def reading(self) -> dict[str, str]:
         """Those that decide how the literals of a text read, which PostgreSQL settles when it is parsed."""
         return {name: value for name, value in self.values if name in _READING}
@@ -80,6 +89,13 @@ class Settings:
     def value(self, name: str) -> str:
         """A followed setting's value; empty if it is not followed."""
         return next((value for key, value in self.values if key == name), "")
+
+
+def fingerprint(values: Sequence[tuple[str, str]]) -> object:
+    """What stands for settings where they are kept for comparison: they themselves, or a digest of long ones."""
+    if sum(len(value) for _, value in values) <= LONG_VALUES:
+        return tuple(values)
+    return blake2b(repr(values).encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def from_parameters(

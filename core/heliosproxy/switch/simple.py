@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from heliosproxy.sql.statements import PREPARES
-from heliosproxy.switch import local, sql_prepared
+from heliosproxy.switch import bounds, local, sql_prepared
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
 from heliosproxy.switch.session import FUNCTION_CALL
 from heliosproxy.switch.settings import reading_changes
@@ -44,6 +44,8 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
     elif session.status == FAILED:
         unit.wants = sql_prepared.wants(session, flow.facts) if flow.facts.parts else ()
         return not flow.answered or flow.answered == "deallocate"
+    elif flow.grows and (excess := bounds.settings(session, flow) or bounds.savepoints(session, flow)):
+        unit.error = excess
     elif sql_prepared.may_name(flow.facts, text):
         unit.wants_all = True
     elif flow.names_statements:
@@ -65,7 +67,8 @@ def _name_statements(unit: Unit, session: Session, planner: Planner, flow: Flow,
     if facts.kind == "deallocate" and PREPARES not in session.pins:
         if local.deallocate(session, facts) is None:
             unit.error = local.unknown_statement(facts.name.encode())
-    elif facts.kind == "prepare":
+    elif facts.kind == "prepare" and not unit.error:
+        unit.error = bounds.statements(session, facts.name.encode(), text)
         unit.declares = sql_prepared.prepare(session, planner, text, facts)
         if unit.declares is None:
             session.keep_link(PREPARES)

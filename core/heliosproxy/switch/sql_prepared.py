@@ -79,7 +79,7 @@ def identity(session: Session, name: bytes, statement: Prepared) -> object:
     if is_momentary(statement.sql or statement.text):
         return statement
     settings = statement.named_under or session.settings
-    return name, statement.sql, statement.text, statement.types, settings.meaning, statement.salt
+    return name, statement.sql, statement.text, statement.types, settings.fingerprint, statement.salt
 
 
 Wants: TypeAlias = "tuple[tuple[bytes, Prepared | None], ...]"

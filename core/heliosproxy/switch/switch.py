@@ -92,6 +92,7 @@ class Switch:
         """A client has logged in."""
         policy = self.policies.of(session.client.database, session.client.user)
         session.mode, session.keeps_sequences = policy.mode, policy.sequence_values == "pin"
+        session.limits, session.counts = self.config.client_limits, self._counts
         self.timeouts.watch(session, policy)
         self.sessions[session.id] = session
         self._keys[session.key] = session

@@ -217,7 +217,7 @@ class Translator:
                 prepared.server_name = self._names.new()
             elif step.name:
                 generation = self._planner.cluster.generation(session.client.database)
-                meaning = (session.client.database, session.settings.meaning, session.salt, generation)
+                meaning = (session.client.database, session.settings.fingerprint, session.salt, generation)
                 prepared.server_name = self._names.name(sent, prepared.types, meaning)
             prepared.sent, prepared.named_under = sent, session.settings
             prepared.rewritten = flow.verdict.rewrite is not None

@@ -220,11 +220,22 @@ def throughput(output: str) -> float:
 
 
 def run_pgbench(
-    pgbench: Path, peer: Peer, login: Login, arguments: Sequence[str], timeout: float, **variables: str
+    pgbench: Path,
+    peer: Peer,
+    login: Login,
+    arguments: Sequence[str],
+    timeout: float,
+    *,
+    nice: int = 0,
+    **variables: str,
 ) -> str:
-    """One run to its end; what it prints. `variables` are libpq's. Raises BenchError with its first error."""
+    """One run to its end; what it prints. `variables` are libpq's; `nice` is how far it stands back for others.
+
+    Raises BenchError with its first error.
+    """
     host, port = peer.address
-    command = [str(pgbench), "-h", host, "-p", str(port), "-U", login.user, *arguments, login.database]
+    before = ["nice", "-n", str(nice)] if nice else []
+    command = [*before, str(pgbench), "-h", host, "-p", str(port), "-U", login.user, *arguments, login.database]
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
     environment |= {"PGPASSWORD": login.password, "LC_ALL": "C", **variables}
     try:

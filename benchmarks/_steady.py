@@ -13,7 +13,7 @@ from benchmarks._harness import BenchError, percentile
 from heliosproxy.config.kinds import Json
 from heliosproxy.wire.errors import PeerError
 
-INTERVAL = 0.005
+INTERVAL = 0.010
 """Seconds from one statement to the next."""
 STATEMENT = query_message(b"select 1")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
-from time import sleep
+from time import perf_counter, sleep
 
 import trustme
 from rich.table import Table
@@ -44,6 +44,8 @@ NO_TLS_SERVER = "PyPI's PostgreSQL is built without OpenSSL"
 NO_TLS_PGBENCH = "the only pgbench is PyPI's, which is built without OpenSSL"
 MS = 1e3
 US = 1e6
+NICE = 10
+"""How far pgbench stands back: in use it would be elsewhere, and not take the processor from proxy and server."""
 ALONE, ALONE_QUICK = 1.0, 0.2
 """Seconds for which the established client is alone before each run."""
 
@@ -69,7 +71,7 @@ class Beside:
     during: list[Waits] = field(default_factory=list)
     """And while they did."""
     processor: list[float] = field(default_factory=list)
-    """Seconds of processor time of the proxy for each connection, the established client's statements included."""
+    """Seconds of processor time of the proxy for each connection, what it takes without any already subtracted."""
     connecting: list[float] = field(default_factory=list)
     """Seconds from asking for a connection to being ready, as pgbench has it: the average of a run."""
 
@@ -274,19 +276,18 @@ class Storm:
         try:
             with connect(peer.address, self.method.access.login) as connection:
                 connection.query(b"select 1")  # what the first statement alone has to do is done
-                with steady(connection) as alone:
+                with steady(connection) as alone, Spent(peer.pid) as usual:
                     sleep(ALONE_QUICK if self.options.quick else ALONE)
-                before = processor_time(peer.pid)
-                with steady(connection) as during:
+                with steady(connection) as during, Spent(peer.pid) as spent:
                     rate = self._connections(clients, peer, self.options.seconds, connecting)
-                spent = processor_time(peer.pid) - before
         except (OSError, PeerError) as error:
             raise BenchError(f"the established client: {error}") from None
         beside.alone.append(alone.waits())
         beside.during.append(during.waits())
         beside.connecting += connecting
         if peer.pid:
-            beside.processor.append(spent / (rate * self.options.seconds))
+            more = spent.processor - usual.processor / usual.elapsed * spent.elapsed
+            beside.processor.append(max(0.0, more) / (rate * self.options.seconds))
         self.say(f"{self.method.name}, {clients} at once, {peer.name}: {rate:,.0f} connections a second")
         return rate
 
@@ -296,10 +297,27 @@ class Storm:
         arguments = ("-n", "-C", "-f", str(self.script), "-c", many, "-j", many, "-T", str(seconds))
         timeout = seconds + _pgbench.GRACE
         variables = {"PGSSLMODE": self.method.sslmode, "PGGSSENCMODE": "disable"}
-        output = run_pgbench(self.pgbench, peer, self.method.access.login, arguments, timeout, **variables)
+        login = self.method.access.login
+        output = run_pgbench(self.pgbench, peer, login, arguments, timeout, nice=NICE, **variables)
         if found := _CONNECTING.search(output):
             connecting.append(float(found[1]) / MS)
         return _pgbench.throughput(output)
+
+
+class Spent:
+    """The time that a block takes, and the processor time of a process meanwhile; seconds, to be read after it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self.elapsed = self.processor = 0.0
+
+    def __enter__(self) -> Spent:
+        self.elapsed, self.processor = -perf_counter(), -processor_time(self._pid)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.elapsed += perf_counter()
+        self.processor += processor_time(self._pid)
 
 
 def processor_time(pid: int) -> float:

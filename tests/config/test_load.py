@@ -219,6 +219,36 @@ def test_the_caret_stands_under_the_column_and_secrets_are_starred(file: Path) -
     assert "hunter" not in caught.value.render()
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'password = "a\\"hunter2" x',
+        "password = '''hunter2''' x",
+        'password: "hunter2"',
+        'pwd = "hunter2"',
+        'passphrase = "hunter2"',
+        "password = hunter2",
+        'users = [["u", "hunter2"]]',
+        'user = { name = "u", password = "hunter2", more = 1 }',
+        'server_password = "hunter2',
+        '"hunter2"',
+        "hunter2'''",
+        'address = "u:hunter2@h:1"',
+    ],
+)
+@pytest.mark.parametrize("section", ["auth", "[auth.users]", "health", "pool", "[nodes]"])
+def test_no_mistake_shows_a_secret_wherever_it_is_written(file: Path, section: str, line: str) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        read(file, f"[{section}]\n{line}\n")
+    assert "hunter2" not in caught.value.render() + str(caught.value)
+
+
+def test_what_is_no_secret_is_shown(file: Path) -> None:
+    with pytest.raises(ConfigErrors) as caught:
+        read(file, NODE + USER + '[pool]\nmode = "sesion"\n')
+    assert '    mode = "sesion"' in caught.value.render().splitlines()
+
+
 def test_a_variables_name_is_no_secret(file: Path) -> None:
     with pytest.raises(ConfigErrors) as caught:
         read(file, NODE + USER, {})

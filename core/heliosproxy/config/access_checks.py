@@ -10,7 +10,7 @@ from heliosproxy.config.access import Auth, ClientTls, Rule, ServerTls
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
 from heliosproxy.config.model import Config
 from heliosproxy.config.sections import Reader
-from heliosproxy.config.tls import BadTls, for_clients, for_nodes
+from heliosproxy.config.tls import BadTls, end_point, for_clients, for_nodes
 
 UNPROVEN = frozenset(("trust", "cert", "peer", "reject"))
 """Methods that need no password or secret of the user's."""
@@ -46,6 +46,7 @@ def _client_tls(reader: Reader, tls: ClientTls) -> Iterator[ConfigError]:
     yield from _files(reader, here, tls)
     try:
         for_clients(tls)
+        end_point(tls)
     except BadTls as bad:
         yield reader.positions.error((*here, bad.key), bad.message, bad.hint)
 

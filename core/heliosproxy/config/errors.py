@@ -16,10 +16,10 @@ KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value is in the file: ("nodes", 1, "address")."""
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-# A line is shown with its mistake; what looks like a secret on it is not. The length stays, for the caret's sake.
-_SECRET_VALUE = re.compile(
-    r"""(?i)([\w-]*(?:pas+w|secret|token|credential)[\w-]*["']?\s*=\s*)(?!"\$\{\w+\}")("[^"]*"?|'[^']*'?|[^\s,}\]]+)"""
-)
+# A line is shown with its mistake; what may be a secret on it is not. The length stays, for the caret's sake.
+_SENSITIVE = re.compile(r"(?i)pas+w|passphrase|\bpwd\b|secret|token|credential|\busers\b|:[^\s@]+@")
+_TEXT = re.compile(r"""(?P<variable>"\$\{\w+\}")|"{3}.*|'{3}.*|"(?:[^"\\]|\\.)*+(?:"|$)|'[^']*+(?:'|$)""")
+_BARE = re.compile(r"""(?i)((?:pas+w|passphrase|\bpwd\b|secret|token|credential)[\w-]*\s*[=:]\s*)([^\s"',}\]*]+)""")
 
 
 def dotted(path: KeyPath) -> str:
@@ -42,8 +42,20 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def hide_secrets(line: str) -> str:
-    """The line with values of keys that sound secret starred out, every column where it was."""
-    return _SECRET_VALUE.sub(lambda match: match[1] + "*" * len(match[2]), line)
+    """The line with all its texts starred out if anything on it sounds secret, every column where it was."""
+    if not _SENSITIVE.search(line):
+        return line
+    line = _TEXT.sub(lambda match: match["variable"] or "*" * len(match[0]), line)
+    return _BARE.sub(lambda match: match[1] + "*" * len(match[2]), line)
+
+
+def hide_values(line: str) -> str:
+    """The line with whatever may be a value starred out, every column where it was: for lines that are not TOML, of
+    which nobody can say what is what."""
+    key, mark, rest = re.fullmatch(r"([^=:]*)([=:]?)(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    if not mark:
+        return re.sub(r"\w", "*", line)
+    return key + mark + re.sub(r"[^\s\[\]{}]", "*", rest)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from helios_sdk.contract import Manifest
 from heliosproxy.config.access import Auth, ClientLimits, ClientTls, ServerTls
 from heliosproxy.config.access_checks import check_access, only_listed
 from heliosproxy.config.checks import check
-from heliosproxy.config.errors import ConfigError, ConfigErrors, did_you_mean, in_file_order
+from heliosproxy.config.errors import ConfigError, ConfigErrors, did_you_mean, hide_values, in_file_order
 from heliosproxy.config.kinds import Json
 from heliosproxy.config.model import Config, Health, Plugins, Pool, Proxy
 from heliosproxy.config.nodes import read_nodes
@@ -109,7 +109,8 @@ def _syntax_error(file: Path, text: str, message: str) -> ConfigError:
     else:
         line, column = len(lines), len(lines[-1]) + 1
     said = _AT.sub("", message)
-    return ConfigError(file, line, column, "", f"not valid TOML: {said}", source=lines[line - 1].rstrip("\r"))
+    source = hide_values(lines[line - 1].rstrip("\r"))
+    return ConfigError(file, line, column, "", f"not valid TOML: {said}", source=source)
 
 
 class _Loading:

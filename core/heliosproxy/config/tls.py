@@ -10,6 +10,7 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+from heliosproxy.auth.certificates import leaf_of, server_end_point
 from heliosproxy.config.access import ClientTls, ServerTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.secrets import require_private
@@ -69,6 +70,19 @@ def for_nodes(tls: ServerTls, kind: type[ssl.SSLContext] = ssl.SSLContext) -> ss
     if tls.cert_file is not None:
         _identify(context, tls.cert_file, tls.key_file)
     return context
+
+
+def end_point(tls: ClientTls) -> bytes | None:
+    """What SCRAM binds to on the proxy's side, the digest of its certificate; None if it has none. Raises BadTls."""
+    if tls.sslmode == "disable" or tls.cert_file is None:
+        return None
+    try:
+        return server_end_point(leaf_of(tls.cert_file.read_bytes()))
+    except OSError as error:
+        raise BadTls("cert_file", f"cannot read {tls.cert_file}: {error.strerror}") from None
+    except ValueError:
+        hint = "it must begin with -----BEGIN CERTIFICATE-----"
+        raise BadTls("cert_file", f"{tls.cert_file} holds no certificate", hint) from None
 
 
 def ways(tls: ServerTls, address: Address) -> tuple[bool, ...]:
@@ -140,7 +154,7 @@ def _trust(context: ssl.SSLContext, ca_file: Path, crl_file: Path | None) -> Non
     _load("ca_file", ca_file, lambda: context.load_verify_locations(ca_file))
     if crl_file is not None:
         _load("crl_file", crl_file, lambda: context.load_verify_locations(crl_file))
-        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
 
 
 def _identify(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:

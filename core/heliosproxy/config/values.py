@@ -97,6 +97,8 @@ def size(value: object) -> int:
 def address(value: object) -> Address:
     """Host and port of "host:port", "[::1]:5432" or "/directory:5432"."""
     text = _text(value, "an address")
+    if "@" in text:  # and perhaps a password before it, which is not to be shown
+        raise BadValue("an address has no user", "write host:port; users are in [auth], [health] and [pool]")
     host, colon, port = text.rpartition(":")
     bracketed = host.startswith("[") and host.endswith("]")
     if text.startswith("[") and "]" not in text:

@@ -159,7 +159,7 @@ class _Admin:
             done = await self._reloader.reload()
         except ConfigErrors as errors:
             hint = f"{self._config.file} has mistakes, and nothing was changed"
-            return failure(422, errors.render(), hint)
+            return failure(422, str(errors), hint)
         shown: ReloadShown = {"changed": list(done.changed), "needs_restart": list(done.needs_restart)}
         return JSONResponse(shown)
 

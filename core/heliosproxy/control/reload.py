@@ -66,7 +66,7 @@ class Reloader:
         async with self._lock:
             running = self._proxy.config
             try:
-                loaded = await trio.to_thread.run_sync(load, running.file, os.environ)
+                loaded = await trio.to_thread.run_sync(load, running.file, os.environ, abandon_on_cancel=True)
             except ConfigErrors as errors:
                 log.error("%s has mistakes, and nothing was changed:\n%s", running.file, errors.render())
                 raise

@@ -89,6 +89,7 @@ class _Serving:
         self._admin = admin
         self._proxy = Proxy(config, plugins)
         self._reloader = Reloader(self._proxy)
+        self._wanted, self._asked = trio.open_memory_channel[None](1)
         self._failure: Exception | None = None
         self._orderly = True
 
@@ -98,6 +99,7 @@ class _Serving:
                 nursery.start_soon(self._obey, signals, nursery.cancel_scope)
                 try:
                     await self._start(nursery)
+                    nursery.start_soon(self._reload)
                     if started is not None:
                         await started(Addresses(self._proxy.address, self._admin))
                 except Exception as error:
@@ -131,8 +133,8 @@ class _Serving:
         async for number in signals:
             name = signal.Signals(number).name
             if number == signal.SIGHUP:
-                with contextlib.suppress(ConfigErrors):  # they are in the log
-                    await self._reloader.reload()
+                with contextlib.suppress(trio.WouldBlock):  # one that has not begun yet reads what is there by then
+                    self._wanted.send_nowait(None)
                 continue
             if self._proxy.stopping.is_set():
                 log.warning("%s again: ending now", name)
@@ -141,6 +143,16 @@ class _Serving:
                 return
             log.info("%s: finishing what is in flight", name)
             self._proxy.stop()
+
+    async def _reload(self) -> None:
+        """Read the configuration again when SIGHUP asks for it. What goes wrong changes nothing, and ends nothing."""
+        async for _ in self._asked:
+            try:
+                await self._reloader.reload()
+            except ConfigErrors:
+                pass  # they are in the log
+            except Exception:
+                log.exception("internal error while the configuration was read again")
 
     async def _end_after(self, seconds: float) -> None:
         await trio.sleep(seconds)

@@ -11,18 +11,20 @@ import pwd
 import socket
 import ssl
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import trio
 
-from heliosproxy.auth.certificates import common_name, distinguished_name, leaf_of, server_end_point
+from heliosproxy.auth.certificates import common_name, distinguished_name
 from heliosproxy.auth.exchange import Exchange, exchange_of
 from heliosproxy.auth.known import Strangers
 from heliosproxy.auth.rules import Attempt, Rules, refusal
 from heliosproxy.auth.scram import AuthenticationError, shown
 from heliosproxy.auth.users import Users
 from heliosproxy.config.access import Auth, ClientTls, Rule
-from heliosproxy.config.tls import for_clients
+from heliosproxy.config.tls import end_point, for_clients
 from heliosproxy.switch.conversation import Conversation
 from heliosproxy.wire.errors import ProtocolError
 
@@ -39,15 +41,13 @@ class Access:
     """What clients are offered; None if they are offered nothing."""
     endpoint: bytes | None
     """What SCRAM binds to on the proxy's side: the digest of its certificate."""
+    renewed: Callable[[], Access]
+    """The same with a context that remembers nobody. Reads the files again; raises BadTls."""
 
     @classmethod
     def of(cls, auth: Auth, tls: ClientTls) -> Access:
         """Reads the files that `tls` names. Raises BadTls."""
-        context = for_clients(tls)
-        endpoint = None
-        if context is not None and tls.cert_file is not None:
-            endpoint = server_end_point(leaf_of(tls.cert_file.read_bytes()))
-        return cls(Rules.of(auth), tls.sslmode, context, endpoint)
+        return cls(Rules.of(auth), tls.sslmode, for_clients(tls), end_point(tls), partial(cls.of, auth, tls))
 
 
 def strangers_of(tls: ClientTls) -> Strangers:

@@ -16,6 +16,7 @@ import trio
 
 from heliosproxy.auth.scram import AuthenticationError, shown
 from heliosproxy.auth.users import Users
+from heliosproxy.config.tls import BadTls
 from heliosproxy.switch.access import Access
 from heliosproxy.switch.admission import Admission, LimitError, Reason, Ticket
 from heliosproxy.switch.conversation import Conversation
@@ -28,6 +29,9 @@ log = logging.getLogger("heliosproxy.login")
 
 LAST_WORDS = 1.0
 """Seconds for which somebody who is sent away may take his time to hear why."""
+HANDSHAKES = 1000
+"""Connections through TLS after which its context is made anew. OpenSSL remembers every session of TLS 1.2, with the
+client's certificate, so that it can be resumed, and Python has no way to forbid it: up to 12 kB each."""
 THREADS = 2
 """Passwords that are checked at a time, where that takes milliseconds."""
 
@@ -67,6 +71,7 @@ class Arrivals:
         self._enter = enter
         self._cancel = cancel
         self._turn = trio.Lock()
+        self._handshakes = 0
         self._threads = trio.CapacityLimiter(THREADS)
 
     async def serve(self, connection: socket.socket, address: str) -> None:
@@ -90,6 +95,8 @@ class Arrivals:
             if not arrival.entered:
                 self.admission.left(arrival.ticket)
                 await arrival.talk.stream.aclose()
+            if arrival.talk.stream.tls is not None:
+                self._wear_out()
 
     async def _in_time(self, arrival: Arrival, address: str) -> None:
         with trio.move_on_after(self._timeout) as deadline:
@@ -109,6 +116,14 @@ class Arrivals:
             self.admission.admitted(ticket, admitted.client.user, admitted.client.database)
             arrival.authenticated = True
             await self._enter(arrival, admitted)
+
+    def _wear_out(self) -> None:
+        self._handshakes += 1
+        if self._handshakes % HANDSHAKES == 0:
+            try:
+                self.access = self.access.renewed()
+            except BadTls as bad:
+                log.warning("certificates go on as they were: %s", bad.message)
 
     def _refused(self, arrival: Arrival, address: str, error: PeerError) -> None:
         reason = _reason(arrival, error)

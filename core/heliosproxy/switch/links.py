@@ -86,6 +86,8 @@ class Links:
     def _shared(self, node: Node, database: str, user: str) -> Pool:
         policy, role = self._policies.of(database, user), self._policies.role(database, user)
         for pool in self.pools:
+            if pool.retired:
+                continue
             if pool.policy is policy and (pool.node, pool.database, pool.user) == (node, database, role):
                 return pool
         pool = Pool(node, database, role, policy, user)
@@ -100,6 +102,9 @@ class Links:
         for pool in self.pools:
             if self._policies.role(pool.database, pool.asked_by) == pool.user:
                 pool.policy = self._policies.of(pool.database, pool.asked_by)
+            else:
+                pool.retired = True
+                self._reroute(pool)
 
     def take(self, session: Session, pool: Pool) -> None:
         """Give the session a link, now or when it is its turn."""
@@ -154,6 +159,12 @@ class Links:
             self._idle(link)
         self._open(pool)  # if this was the first to succeed after some that failed
 
+    def not_wanted(self, pool: Pool) -> None:
+        """A link that was asked for is not to be had any more: who asked for it has another role by now."""
+        pool.failed()
+        self._reroute(pool)
+        self._room_after(pool)
+
     def not_opened(self, pool: Pool, error: PeerError, unreachable: bool) -> None:
         """A link that was asked for could not be had: `unreachable`, or refused by the server with an error."""
         pool.failed()
@@ -183,6 +194,9 @@ class Links:
         """Hand the link to whose turn it is, keep it, or close it."""
         pool = _pool_of(link)
         now = monotonic()
+        if pool.retired:
+            self._close("dropped", link)
+            return
         if now >= pool.links[link]:
             self._close("lifetime", link)
             return

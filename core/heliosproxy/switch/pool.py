@@ -74,6 +74,8 @@ class Pool:
         """The client's user that last wanted a link: the next one is opened with what is known of that user."""
         self.policy = policy
         """What `[pool]` and `[[pools]]` say of it: mode, sizes, time-outs."""
+        self.retired = False
+        """No link is opened for it any more: who asked for them has another role on the nodes."""
         self.caps: tuple[Cap, ...] = ()
         """The limits that it shares with others, the narrowest first."""
         self.links: dict[Link, float] = {}
@@ -145,6 +147,8 @@ class Pool:
     @property
     def _attempts(self) -> int:
         """Attempts to open a link that may begin now."""
+        if self.retired:
+            return 0
         if not self.retry.failures:
             return self.policy.size + self.policy.reserve
         return 0 if self.retry.resting else 1 - self.opening
@@ -219,6 +223,8 @@ class Pool:
         if not self.idle:
             return None
         first, policy = self.idle[0], self.policy
+        if self.retired:
+            return first, "dropped"
         spare = len(self.links) > policy.min_size or not self._in_use(now)
         if len(self.links) > policy.size or (spare and now - first.released_at > policy.idle_timeout):
             return first, "idle"

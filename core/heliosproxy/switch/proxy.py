@@ -333,6 +333,9 @@ class Proxy:
 
     async def _open(self, pool: Pool) -> None:
         login = self.users.on_nodes(pool.asked_by, pool.policy)
+        if login.user != pool.user:  # by a reload, since it was asked for
+            self._then(self.switch.links.not_wanted, pool)
+            return
         try:
             policy = pool.policy
             opened = await open_link(

@@ -1,14 +1,15 @@
 """What a server reports to a client with given start-up settings, found out by logging in as that client would.
 
 Once for each combination; then it is remembered for a while, so that ALTER ROLE … SET and a server's new configuration
-show after that.
+show after that. These logins are beside all pools and their caps: few are under way at a time, fewer of one user, so
+that nobody takes a server's connections from others by asking for ever new settings.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import takewhile
 from time import monotonic
 from typing import TypeAlias
@@ -18,10 +19,16 @@ import trio
 from heliosproxy.switch.opening import Opened
 from heliosproxy.switch.settings import Settings, from_parameters
 from heliosproxy.wire import builders
-from heliosproxy.wire.errors import notice_response
+from heliosproxy.wire.errors import PeerError, notice_response
 
 AGE = 30.0
 """Seconds for which a greeting is remembered."""
+REFUSAL_AGE = 1.0
+"""Seconds for which it is remembered that the server refuses."""
+AT_ONCE = 8
+"""Logins under way to find a greeting out."""
+AT_ONCE_OF_ONE = 2
+"""Of them, those of one user to one database."""
 MOST = 1000
 """Different combinations of database, user and start-up settings whose greeting is remembered."""
 NAME_LENGTH = 63
@@ -70,13 +77,23 @@ Look: TypeAlias = Callable[[str, str, Mapping[str, str]], Awaitable[Opened]]
 """Logs in to a database as a client's user, with these settings; raises PeerError."""
 
 
+@dataclass(slots=True)
+class _Turns:
+    """Of one user to one database."""
+
+    wanted: int = 0
+    semaphore: trio.Semaphore = field(default_factory=lambda: trio.Semaphore(AT_ONCE_OF_ONE))
+
+
 class Greetings:
     """The greetings that were found out, least recently found out first."""
 
     def __init__(self, look: Look) -> None:
         self._look = look
-        self._known: OrderedDict[tuple[object, ...], tuple[float, Greeting]] = OrderedDict()
+        self._known: OrderedDict[tuple[object, ...], tuple[float, Greeting | PeerError]] = OrderedDict()
         self._asking: dict[tuple[object, ...], trio.Event] = {}
+        self._all = trio.Semaphore(AT_ONCE)
+        self._one: dict[tuple[str, str], _Turns] = {}
 
     async def of(self, database: str, user: str, settings: Mapping[str, str]) -> Greeting:
         """The greeting, which also shows that a server lets this user in with these settings.
@@ -92,22 +109,47 @@ class Greetings:
                 continue
             self._asking[key] = trio.Event()
             try:
-                opened = await self._look(database, user, wanted)
-                opened.close()
-                self._known[key] = monotonic(), Greeting(opened, wanted)
+                self._known[key] = monotonic(), await self._found_out(database, user, wanted)
             finally:
                 self._asking.pop(key).set()
+            self._known.move_to_end(key)
             if len(self._known) > MOST:
                 self._known.popitem(last=False)
+        if isinstance(found, PeerError):
+            raise PeerError(found.message, found.sqlstate, detail=found.detail, hint=found.hint)
         return found
+
+    async def _found_out(self, database: str, user: str, wanted: Mapping[str, str]) -> Greeting | PeerError:
+        """The greeting, or the server's refusal. Raises PeerError if there is no server to ask."""
+        key = (database, user)
+        turns = self._one.setdefault(key, _Turns())
+        turns.wanted += 1
+        try:
+            async with turns.semaphore, self._all:
+                opened = await self._look(database, user, wanted)
+        except PeerError as error:
+            if error.sqlstate in _NOT_FOR_LONG:
+                raise
+            return error
+        finally:
+            turns.wanted -= 1
+            if not turns.wanted:
+                del self._one[key]
+        opened.close()
+        return Greeting(opened, wanted)
 
     def forget(self) -> None:
         """Who is who on the nodes may have changed."""
         self._known.clear()
 
-    def _remembered(self, key: tuple[object, ...]) -> Greeting | None:
-        since, greeting = self._known.get(key, (0.0, None))
-        return greeting if monotonic() - since < AGE else None
+    def _remembered(self, key: tuple[object, ...]) -> Greeting | PeerError | None:
+        since, found = self._known.get(key, (0.0, None))
+        age = REFUSAL_AGE if isinstance(found, PeerError) else AGE
+        return found if monotonic() - since < age else None
+
+
+_NOT_FOR_LONG = frozenset(("57P03", "53300", "08006", "XX000"))
+"""Not the server's answer to these settings, but its state: others may have more luck."""
 
 
 def application_name(name: str, server_version: str) -> tuple[str, bytes]:

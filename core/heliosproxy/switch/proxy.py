@@ -234,6 +234,7 @@ class Proxy:
         login = self.users.on_nodes(user, policy)
         timeout, tracked = policy.connect_timeout, policy.tracked_settings
         give_up = trio.current_time() + self.config.proxy.login_timeout / 2
+        failed: dict[str, str] = {}
         while True:
             primary = self.cluster.primary
             others = [node for node in self.cluster.nodes if node.healthy and node is not primary]
@@ -243,10 +244,12 @@ class Proxy:
                         node, database, login, timeout, tracked, settings, contexts=self.cluster.contexts
                     )
                 except Unreachable as error:
+                    failed[node.name] = error.message
                     self.cluster.reported(node, error)
             if trio.current_time() > give_up:
-                reasons = "; ".join(f"{node.name}: {node.reason}" for node in self.cluster.nodes if node.reason)
-                raise PeerError(f"no node is up ({reasons})", "57P03")
+                reasons = {**failed, **{node.name: node.reason for node in self.cluster.nodes if node.reason}}
+                words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+                raise PeerError(f"no node is up ({words})", "57P03")
             await trio.sleep(TICK)
 
     async def _catalogue(self, database: str) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import asyncpg
+import helios_sdk
 import psycopg
 import pytest
 import trio_asyncio
+from helios_sdk.build import build, contract_dir
 
 from heliosproxy.demo.local import LocalCluster, start_cluster
 
 numbers = itertools.count(1)
+GUESTS = Path(__file__).parent / "guests"
 
 
 @pytest.fixture(scope="session")
@@ -21,6 +26,20 @@ def cluster() -> Iterator[LocalCluster]:
     """The shared cluster. A test that stops, kills or pauses a node brings it back; one that promotes uses its own."""
     with start_cluster() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def components(pytestconfig: pytest.Config) -> Path:
+    """A directory with the component of all plugins in guests, built once for each state of their sources."""
+    assert pytestconfig.cache is not None
+    sdk = Path(helios_sdk.__file__).parent
+    digest = hashlib.sha256()
+    for source in [*sorted(GUESTS.glob("*/*.py")), *sorted(sdk.glob("*.py")), contract_dir() / "helios.wit"]:
+        digest.update(source.read_bytes())
+    directory = pytestconfig.cache.mkdir("helios-guests") / digest.hexdigest()[:16]
+    if not (directory / "guests.wasm").is_file():
+        build(sorted(each.parent for each in GUESTS.glob("*/plugin.py")), directory / "guests.wasm")
+    return directory
 
 
 @pytest.fixture(scope="module")

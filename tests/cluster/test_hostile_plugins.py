@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -10,15 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict, cast
 
-import helios_sdk
 import psycopg
 import pytest
-from helios_sdk.build import build, contract_dir
 
 from heliosproxy.demo.local import LocalCluster
 from tests.cluster.proxies import PRIMARY, STANDBYS, WHERE, Connect, RunningProxy, helios, running, wait_for
 
-GUEST = Path(__file__).parent / "guests" / "unruly"
 DEEDS = ("loop", "grow", "trap", "bug", "huge")
 LOSES_THE_INSTANCE = ("loop", "grow", "trap")
 MAX_FAULTS = 5
@@ -32,20 +28,6 @@ class Shown(TypedDict):
     reason: str
     faults: int
     instances: int
-
-
-@pytest.fixture(scope="module")
-def components(pytestconfig: pytest.Config) -> Path:
-    """A directory with the component, built once for each state of its sources."""
-    assert pytestconfig.cache is not None
-    sdk = Path(helios_sdk.__file__).parent
-    digest = hashlib.sha256()
-    for source in [*sorted(GUEST.glob("*.py")), *sorted(sdk.glob("*.py")), contract_dir() / "helios.wit"]:
-        digest.update(source.read_bytes())
-    directory = pytestconfig.cache.mkdir("helios-unruly") / digest.hexdigest()[:16]
-    if not (directory / "unruly.wasm").is_file():
-        build([GUEST], directory / "unruly.wasm")
-    return directory
 
 
 @pytest.fixture(scope="module")

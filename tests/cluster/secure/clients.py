@@ -71,14 +71,19 @@ def psycopg_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
 
 def psql_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
     """The first row of the answer, as text, from Debian's psql. Raises Refused."""
-    quoted = " ".join(f"{key}={_quoted(value)}" for key, value in login.parameters().items())
-    done = subprocess.run(
-        ["psql", "-XAtqw", "-F", "\t", "-c", sql, quoted], capture_output=True, text=True, timeout=DEADLINE,
-        env=environment(PGPASSWORD=login.password), check=False,
-    )  # fmt: skip
+    done = psql(login, sql)
     if done.returncode:
         raise Refused(done.stderr)
     return tuple(done.stdout.splitlines()[0].split("\t"))
+
+
+def psql(login: Login, sql: str) -> subprocess.CompletedProcess[str]:
+    """Debian's psql, to its end; unaligned, without anything but rows on its standard output."""
+    quoted = " ".join(f"{key}={_quoted(value)}" for key, value in login.parameters().items())
+    return subprocess.run(
+        ["psql", "-XAtqw", "-F", "\t", "-c", sql, quoted], capture_output=True, text=True, timeout=DEADLINE,
+        env=environment(PGPASSWORD=login.password), check=False,
+    )  # fmt: skip
 
 
 def asyncpg_says(login: Login, sql: str = WHO) -> tuple[str, ...]:

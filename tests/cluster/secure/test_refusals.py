@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from heliosproxy.auth.secrets import ScramSecret
 from tests.certificates import Issued
 from tests.cluster import raw
 from tests.cluster.proxies import RunningProxy
@@ -34,7 +35,8 @@ RULES = (
     entry("auth.rules", type="hostssl", method="scram-sha-256-plus", user=["/^bound"]),
     entry("auth.rules", type="hostssl", method="password", user=["/^clear"]),
     entry("auth.rules", method="md5", user=["/^old"]),
-    entry("auth.rules", method="scram-sha-256", user=["/^known", "/^unknown", "only_md5"]),
+    entry("auth.rules", method="scram-sha-256", user=["/^known", "/^unknown", "only_md5", "/^out_"]),
+    entry("auth.rules", method="trust", user=["/^trusted_"]),
 )
 MAPS = (
     entry("auth.maps", map="processes", system_user=getpass.getuser(), database_user="local_mine"),
@@ -105,6 +107,7 @@ def door(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
     passwords = {name: server.passwords[name] for name in (*LISTED, "only_md5")}
     listed = "".join(entry("auth.users", name=name, password=passwords[name]) for name in LISTED)
     listed += entry("auth.users", name="only_md5", secret=server.secret("only_md5"))
+    listed += outgoing(server, passwords)
     own, sockets = server.issuer.issue("localhost", "127.0.0.1"), tmp_path_factory.mktemp("s")
     text = section("client_tls", own=own, ca_file=server.issuer.file) + "".join((*RULES, *MAPS)) + listed
     socket = f'unix_socket_directory = "{sockets}"'
@@ -113,6 +116,20 @@ def door(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         assert proxy.faults() == []
         said = proxy.log.read_text()
         assert [secret for secret in [*passwords.values(), WRONG, server.cluster.password] if secret in said] == []
+
+
+def outgoing(server: SecureServer, passwords: dict[str, str]) -> str:
+    """Users who come in well, and whom the server then does not let in."""
+    server.roles("out_other", "trusted_stored")
+    passwords |= {"out_wrong": "for-the-proxy", "out_none": "for-the-proxy-too", "out_other": "that-is-not-the-servers"}
+    elsewhere = ScramSecret.from_password(passwords["out_other"]).format()
+    return (
+        entry("auth.users", name="out_wrong", password=passwords["out_wrong"], server_user="s_scram",
+              server_password=WRONG)
+        + entry("auth.users", name="out_none", password=passwords["out_none"], server_user="nobody_there")
+        + entry("auth.users", name="out_other", secret=elsewhere)
+        + entry("auth.users", name="trusted_stored", secret=server.secret("trusted_stored"))
+    )  # fmt: skip
 
 
 WRONG = "certainly-not-the-password"
@@ -241,6 +258,25 @@ def test_a_certificate_of_another_issuer_ends_the_handshake(door: Door) -> None:
     for user in ("certain", "known"):  # also where none is asked for
         with pytest.raises(Refused, match=alert("unknown ca")):
             psql_says(door.login(user, certificate=door.server.stranger.issue(name=user)))
+
+
+# --- the server's side of it
+
+
+HERE = 'host "127.0.0.1"'
+ANOTHER_SECRET = "the node keeps another SCRAM secret of this user than the one that its login was checked with"
+
+@pytest.mark.parametrize(
+    ("user", "expected"),
+    [
+        ("out_wrong", ("28P01", 'password authentication failed for user "s_scram"')),
+        ("out_none", ("28000", f'no pg_hba.conf entry for {HERE}, user "nobody_there", database "helios", {TLS}')),
+        ("out_other", ("28P01", f"primary: {ANOTHER_SECRET}")),
+        ("trusted_stored", ("28P01", 'primary asks for a password for user "trusted_stored" and none is configured')),
+    ],
+)
+def test_the_server_may_refuse_as_well(door: Door, user: str, expected: tuple[str, str]) -> None:
+    assert door.refusal(user) == expected
 
 
 # --- processes

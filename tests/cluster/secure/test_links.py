@@ -250,7 +250,10 @@ async def test_a_certificate_is_enough_where_the_server_takes_it(
     assert await who(node("require", **files(ours)), ServerLogin("s_cert")) == ["s_cert", *THROUGH_TLS]
     with pytest.raises(PeerError, match='certificate authentication failed for user "s_cert"'):
         await who(node("require", **files(server.issuer.issue(name="somebody"))), ServerLogin("s_cert"))
-    with pytest.raises(Unreachable, match="the peer ended TLS: unknown ca"):
+    # With TLS 1.3 our handshake is over before the server has looked: its alert may be lost with the connection.
+    with pytest.raises(
+        Unreachable, match="the peer ended TLS: unknown ca|reset by peer|closed the connection|Broken pipe"
+    ):
         await who(node("require", **files(server.stranger.issue(name=LINK_NAME))), ServerLogin("s_cert"))
 
 

@@ -157,6 +157,8 @@ def _kind(error: asyncpg.PostgresError) -> Kind:
 
 
 def _reason(error: OSError) -> str:
+    if isinstance(error, ConnectionError) and not error.errno:
+        return describe(error)
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     # asyncio names the call where the system has a better word, and lists several addresses' errors in one.

@@ -115,7 +115,9 @@ def describe(error: BaseException) -> str:
     if isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not good: {error.verify_message.rstrip('.')}"
+        return f"certificate verify failed: {error.verify_message.rstrip('.')}"
+    if isinstance(error, ConnectionError) and "rejected SSL upgrade" in str(error):
+        return "it does not speak TLS"
     if isinstance(error, asyncpg.PostgresError):
         return f"{error.sqlstate}: {error}"
     return f"{type(error).__name__}: {error}".rstrip(": ").replace("\n", " ")

@@ -64,8 +64,11 @@ class Monitors:
             task_status.started()
 
     def reported(self, node: Node, error: BaseException) -> None:
-        """The switch lost a link to `node`, or was refused one: look now."""
-        self._watchers[node].bell.ring_nowait()
+        """The switch lost a link to `node`, or could not open one: look now. In the latter case on a new connection:
+        the old one says nothing of whether others can be opened, which a certificate or a port may prevent."""
+        watcher = self._watchers[node]
+        watcher.afresh = watcher.afresh or not isinstance(error, ConnectionResetError)
+        watcher.bell.ring_nowait()
 
     def wake_standbys(self) -> None:
         """The primary's position is fresh: see how far the others are."""
@@ -75,11 +78,13 @@ class Monitors:
 
 
 class Watcher:
-    """Looks at one node, again and again. `looked` is set after the first time; `bell` asks for a look now."""
+    """Looks at one node, again and again. `looked` is set after the first time; `bell` asks for a look now; `afresh`:
+    that the next one is on a new connection."""
 
     def __init__(self, cluster: Cluster, node: Node, monitors: Monitors) -> None:
         self.bell = Bell()
         self.looked = trio.Event()
+        self.afresh = False
         self._cluster = cluster
         self._node = node
         self._monitors = monitors
@@ -131,6 +136,8 @@ class Watcher:
     async def _look(self) -> Seen:
         if trio.current_time() - self._resolved > RESOLVE_INTERVAL:
             await self._resolve()
+        if self.afresh:
+            await self._renew()
         if self._link is not None:
             try:
                 return await self._ask(self._link)
@@ -138,6 +145,21 @@ class Watcher:
                 # An old connection may have been cut while nobody looked: a new one tells how the server is.
                 self._drop()
         return await self._ask(await self._connect())
+
+    async def _renew(self) -> None:
+        """A new connection. The old one stays if the server has no room for another: it is up nevertheless."""
+        self.afresh = False
+        old, linked = self._link, self._linked
+        self._link = self._linked = None
+        try:
+            await self._connect()
+        except asyncpg.TooManyConnectionsError:
+            self._link, self._linked = old, linked
+        except BaseException:
+            drop(old)
+            raise
+        else:
+            drop(old)
 
     async def _ask(self, link: asyncpg.Connection) -> Seen:
         at = trio.current_time()

@@ -178,7 +178,7 @@ class Tls:
 
 def _wrong(error: ssl.SSLError) -> TlsError:
     if isinstance(error, ssl.SSLCertVerificationError):
-        return TlsError(f"the certificate is not good: {error.verify_message.rstrip('.')}")
+        return TlsError(f"certificate verify failed: {error.verify_message.rstrip('.')}")
     reason = error.reason or "UNKNOWN"
     for alert in _ALERTS:
         if reason.startswith(alert):

@@ -18,7 +18,9 @@ from heliosproxy.auth.secrets import ScramSecret, client_key, prepare, salted_pa
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cli.survey import Login, SurveyError, survey
 from heliosproxy.cluster.connect import connect, describe, drop
+from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.node import Node
+from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.access import ServerTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Health, NodeConfig
@@ -150,12 +152,12 @@ async def test_a_certificate_is_held_against_the_configured_host_whatever_its_ad
     """Names stand for addresses; the monitors look them up and connect to those."""
     here = node("verify-full", "db.example.org", ca_file=server.issuer.file)
     here.addresses = (Address("127.0.0.1", server.node.address.port),)
-    with pytest.raises(Unreachable, match=r"certificate is not good: Hostname mismatch.*db.example.org"):
+    with pytest.raises(Unreachable, match=r"certificate verify failed: Hostname mismatch.*db.example.org"):
         await who(here, login("s_ssl"))
     with server.certified(server.issuer.issue("db.example.org")):
         assert await who(here, login("s_ssl")) == ["s_ssl", *THROUGH_TLS]
         there = node("verify-full", ca_file=server.issuer.file)
-        with pytest.raises(Unreachable, match="certificate is not good: IP address mismatch"):
+        with pytest.raises(Unreachable, match="certificate verify failed: IP address mismatch"):
             await who(there, login("s_ssl"))
         assert await who(node("verify-ca", ca_file=server.issuer.file), login("s_ssl")) == ["s_ssl", *THROUGH_TLS]
 
@@ -165,7 +167,7 @@ async def test_a_certificate_of_an_unknown_issuer_is_refused(
     server: SecureServer, node: Callable[..., Node], login: Callable[..., ServerLogin], sslmode: str
 ) -> None:
     """As in libpq `require` verifies too where there is a ca_file."""
-    with pytest.raises(Unreachable, match=r"cannot connect to main at .*: the certificate is not good: ") as caught:
+    with pytest.raises(Unreachable, match=r"cannot connect to main at .*: certificate verify failed: ") as caught:
         await who(node(sslmode, ca_file=server.stranger.file), login("s_ssl"))
     assert caught.value.sqlstate == "08006"
 
@@ -252,7 +254,7 @@ async def test_a_certificate_is_enough_where_the_server_takes_it(
         await who(node("require", **files(server.issuer.issue(name="somebody"))), ServerLogin("s_cert"))
     # With TLS 1.3 our handshake is over before the server has looked: its alert may be lost with the connection.
     with pytest.raises(
-        Unreachable, match="the peer ended TLS: unknown ca|reset by peer|closed the connection|Broken pipe"
+        Unreachable, match=r"the peer ended TLS: unknown ca|reset by peer|closed the connection|Broken pipe"
     ):
         await who(node("require", **files(server.stranger.issue(name=LINK_NAME))), ServerLogin("s_cert"))
 
@@ -398,7 +400,7 @@ async def test_an_own_connection_verifies_as_a_link_does(server: SecureServer, n
         elsewhere.addresses = (Address("127.0.0.1", server.node.address.port),)
         with pytest.raises(ssl.SSLCertVerificationError) as caught:
             await own(server, elsewhere, "s_ssl", contexts)
-        assert describe(caught.value).startswith("its certificate is not good: Hostname mismatch")
+        assert describe(caught.value).startswith("certificate verify failed: Hostname mismatch")
         with server.certified(server.issuer.issue("db.example.org")):
             assert await own(server, elsewhere, "s_ssl", contexts) == ["s_ssl", *THROUGH_TLS]
         with pytest.raises(ssl.SSLCertVerificationError):
@@ -428,6 +430,31 @@ async def test_a_survey_goes_through_tls_too(server: SecureServer) -> None:
     async with trio_asyncio.open_loop():
         assert not (await survey(address, login))["in_recovery"]
         assert (await survey(address, login, ServerTls("verify-full", ca_file=server.issuer.file)))["version"]
-        with pytest.raises(SurveyError, match=r"no TLS with .*: its certificate is not good") as caught:
+        with pytest.raises(SurveyError, match=r"no TLS with .*: certificate verify failed") as caught:
             await survey(address, login, ServerTls("verify-full", ca_file=server.stranger.file))
         assert caught.value.kind == "unreachable"
+
+
+async def test_a_monitor_whose_connection_is_old_sees_that_no_other_can_be_opened(server: SecureServer) -> None:
+    """Links are refused for the certificate; the connection that the monitor has kept works as before."""
+    tls = ServerTls("verify-full", ca_file=server.issuer.file)
+    config = NodeConfig("main", Address("localhost", server.node.address.port), tls=tls)
+    cluster = Cluster([config], health=Health("s_ssl", server.passwords["s_ssl"]))
+    [node] = cluster.nodes
+
+    async def until(condition: Callable[[], bool]) -> None:
+        while not condition():
+            await trio.lowlevel.checkpoint()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(Monitors(cluster).run)
+        assert node.healthy
+        with server.certified(server.issuer.issue("db.example.org")):
+            for _ in range(3):
+                with pytest.raises(Unreachable) as caught:
+                    await open_link(node, "postgres", ServerLogin("s_ssl"), 10, contexts=cluster.contexts)
+                cluster.reported(node, caught.value)
+            await until(lambda: not node.healthy)
+            assert node.reason.startswith("certificate verify failed: Hostname mismatch")
+        await until(lambda: node.healthy)
+        nursery.cancel_scope.cancel()

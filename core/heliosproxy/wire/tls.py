@@ -17,7 +17,7 @@ from heliosproxy.wire.errors import ProtocolError
 
 _RECORD = 16 * 1024
 """Plaintext of the largest record."""
-_PIECE = 32 * 1024
+_PIECE = _RECORD
 """What is handed to OpenSSL at a time: its buffers never shrink, so that this bounds what a connection keeps."""
 _ALERTS = ("TLSV1_ALERT_", "SSLV3_ALERT_", "TLSV13_ALERT_")
 

@@ -224,7 +224,7 @@ async def _open_one_way(node: Node, asked: _Asked, contexts: Contexts, *, encryp
 
 async def _open_in(stream: Stream, node: Node, minor: int, asked: _Asked) -> Opened:
     try:
-        with suppress(trio.BrokenResourceError):  # why it does not listen, an alert of TLS perhaps, is there to be read
+        with suppress(OSError):  # why it does not listen, an alert of TLS perhaps, is there to be read
             await stream.send_all(StartupMessage(asked.parameters, minor=minor).encode())
         found = _Login(minor)
         rest = await _log_in(stream, node, found, asked)

@@ -10,8 +10,9 @@ import trio.testing
 
 from heliosproxy.auth import answers as module
 from heliosproxy.auth.answers import RETRY, Answers
-from heliosproxy.auth.known import Known
+from heliosproxy.auth.known import Crowd, Known
 from heliosproxy.auth.md5 import md5_secret
+from heliosproxy.auth.secrets import ScramSecret
 from heliosproxy.wire.errors import PeerError
 
 
@@ -72,7 +73,7 @@ async def test_a_name_changes_sides(mock_clock: trio.testing.MockClock) -> None:
     node.secrets["bob"] = BOBS_NEXT
     mock_clock.jump(5)
     assert await found.get("bob") == Known("bob", md5=BOBS_NEXT)
-    assert found.users() == [Known("bob", md5=BOBS_NEXT)]
+    assert found.crowd.md5 == {True: 1}
 
 
 async def test_a_failed_login_has_the_node_asked_anew_but_once_a_second(mock_clock: trio.testing.MockClock) -> None:
@@ -103,6 +104,27 @@ async def test_users_and_strangers_are_asked_for_alike_after_failed_logins(
         assert node.asked.count("bob") == node.asked.count("nobody")
         mock_clock.jump(0.4)
     assert node.asked.count("bob") == 7
+
+
+async def test_the_users_that_are_remembered_are_counted(
+    mock_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who come, change their secret, are dropped, are driven out by others, and come again."""
+    monkeypatch.setattr(module, "USERS_MOST", 3)
+    monkeypatch.setattr(module, "STRANGERS_MOST", 2)
+    node, names = Node(), [f"u{number}" for number in range(6)]
+    found = answers(node, keep=3.0, keep_negative=2.0)
+    scram = [ScramSecret.from_password("x", iterations, b"salt").format() for iterations in (1, 2)]
+    for turn in range(60):
+        name = names[turn * 5 % 7 % 6]
+        node.secrets[name] = [*scram, md5_secret(name, "x")][turn % 3]
+        if turn % 4 == 3:
+            del node.secrets[name]
+        await found.get(name)
+        mock_clock.jump(0.9)
+        remembered = Crowd(known for each in names if (known := found.peek(each)) is not None)
+        assert (found.crowd.iterations, found.crowd.md5) == (remembered.iterations, remembered.md5)
+    assert found.crowd.md5.total() == 3
 
 
 async def test_one_asks_and_the_others_wait_for_that() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import pytest
+import trio
 import trio.testing
 
 from heliosproxy.auth import known as known_module
@@ -74,7 +76,7 @@ async def test_without_auth_query_no_node_is_asked() -> None:
 
 async def test_an_empty_password_is_none() -> None:
     users = Users(listed(User("bob", password="")))
-    users.prepare()
+    await users.prepare()
     assert await users.find("bob") is None
     assert await Users(listed(query="select"), Node(bob="")).find("bob") == Known("bob")
 
@@ -99,9 +101,9 @@ async def test_secrets_are_computed_ahead_and_once(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(known_module.ScramSecret, "from_password", counted)
     users = Users(listed(User("bob", password="one"), User("alice", password="two")))
     assert computed == []
-    users.prepare()
+    await users.prepare()
     assert sorted(computed) == ["one", "two"]
-    users.prepare()
+    await users.prepare()
     for name in ("bob", "alice", "nobody", "bob"):
         await users.find(name)
     assert len(computed) == 2
@@ -110,8 +112,66 @@ async def test_secrets_are_computed_ahead_and_once(monkeypatch: pytest.MonkeyPat
 async def test_a_login_that_comes_before_does_it_itself_and_all_see_the_same() -> None:
     users = Users(listed(User("bob", password="pencil")))
     first = await users.find("bob")
-    users.prepare()
+    await users.prepare()
     assert await users.find("bob") == first
+
+
+async def test_what_logins_find_while_secrets_are_computed_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that computes looks at nothing that the loop changes meanwhile, and changes nothing itself."""
+    node = Node(**{f"u{number}": SECRET.format() for number in range(20)})
+    users = Users(listed(User("bob", password="one"), User("alice", password="two"), query="select"), node)
+    for number in range(10):
+        await users.find(f"u{number}")
+    held, found = trio.Event(), trio.Event()
+    original = Known.of
+
+    def of(name: str, secret: str, salt: bytes | None = None) -> Known:
+        if secret == "one":
+            trio.from_thread.run_sync(held.set)
+            trio.from_thread.run(found.wait)
+        return original(name, secret, salt)
+
+    monkeypatch.setattr(module.Known, "of", of)
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(users.prepare)
+            await held.wait()
+            alice = await users.find("alice")
+            for number in reversed(range(20)):
+                await users.find(f"u{number}")
+            found.set()
+    node.asked.clear()
+    assert await users.find("alice") == alice
+    assert await users.find("bob") is not None
+    assert users.strangers.iterations == 1, "20 of the node's to 2 of ours"
+    assert node.asked == []
+
+
+async def test_another_answer_costs_no_more_where_there_are_many() -> None:
+    """Wrong logins are enough to have names asked for anew. Counted in calls, not timed."""
+    node = Node(**{f"u{number}": SECRET.format() for number in range(2000)})
+    users, calls = Users(listed(query="select"), node), 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    async def cost(name: str) -> int:
+        nonlocal calls
+        calls = 0
+        sys.setprofile(count)
+        try:
+            await users.find(name)
+            assert users.strangers.iterations == 1
+        finally:
+            sys.setprofile(None)
+        return calls
+
+    few = max([await cost(f"u{number}") for number in range(10)])
+    for number in range(10, 1900):
+        await users.find(f"u{number}")
+    many = min([await cost(f"u{number}") for number in range(1900, 1910)])
+    assert many < few + 500
 
 
 async def test_strangers_look_like_most_users_of_the_configuration_and_of_the_nodes() -> None:
@@ -126,7 +186,7 @@ async def test_strangers_look_like_most_users_of_the_configuration_and_of_the_no
     await users.find("c")
     assert users.strangers.iterations == 6
     users = Users(listed(User("a", password="x"), User("b", secret=secret(9)), User("c", password="y")))
-    users.prepare()
+    await users.prepare()
     assert users.strangers.iterations == 4096
     assert users.strangers.uses_md5, "passwords in plain text are good for MD5"
 
@@ -196,7 +256,7 @@ APP_POOL = Pool(server_user="app", server_password="of the pool")
 )  # fmt: skip
 async def test_who_a_user_is_on_the_nodes(user: User, pool: Pool, login: ServerLogin) -> None:
     users = Users(listed(user))
-    users.prepare()
+    await users.prepare()
     assert users.on_nodes("bob", pool) == login
 
 
@@ -267,9 +327,9 @@ def test_nothing_of_a_login_is_shown() -> None:
 
 async def test_a_reload_takes_users_in_and_leaves_users_out() -> None:
     users = Users(listed(User("bob", password="one"), User("alice", password="two")))
-    users.prepare()
+    await users.prepare()
     new = users.replaced(listed(User("bob", password="new"), User("carol", secret=MD5)))
-    new.prepare()
+    await new.prepare()
     bob = await new.find("bob")
     assert bob is not None
     assert bob.password == "new"
@@ -282,10 +342,10 @@ async def test_a_reload_changes_nothing_by_which_users_and_strangers_could_be_to
     """A salt that changes, or one that does not while the others do, would tell."""
     auth = listed(User("bob", password="pencil"), User("alice", secret=SECRET.format()))
     users = Users(auth)
-    users.prepare()
+    await users.prepare()
     before = await users.find("bob"), users.strangers.scram("nobody"), users.strangers.md5("nobody")
     new = users.replaced(auth)
-    new.prepare()
+    await new.prepare()
     assert (await new.find("bob"), new.strangers.scram("nobody"), new.strangers.md5("nobody")) == before
 
 
@@ -324,7 +384,7 @@ async def test_a_login_under_way_during_a_reload_is_not_lost() -> None:
 async def test_no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     users = Users(listed(User("bob", password="pencil"), User("alice", secret=SECRET.format()), query="s"), Node(c=MD5))
-    users.prepare()
+    await users.prepare()
     for name in ("bob", "alice", "c", "nobody"):
         await users.find(name)
         users.failed(name)

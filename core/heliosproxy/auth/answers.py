@@ -15,7 +15,7 @@ from typing import Self, TypeAlias
 
 import trio
 
-from heliosproxy.auth.known import Known
+from heliosproxy.auth.known import Crowd, Known
 from heliosproxy.auth.scram import shown
 from heliosproxy.wire.errors import PeerError
 
@@ -50,14 +50,13 @@ class _Question:
 
 
 class Answers:
-    """The answers by name. `learned` is called whenever there is one about a user. Times are trio's."""
+    """The answers by name. Times are trio's."""
 
     def __init__(
         self,
         lookup: Lookup,
         keep: float,
         keep_negative: float,
-        learned: Callable[[], None] = lambda: None,
         read: Callable[[str, str], Known] = Known.of,
     ) -> None:
         """keep, keep_negative: seconds for which it is remembered that there is a user, and that there is none. `read`
@@ -65,16 +64,18 @@ class Answers:
         self._lookup = lookup
         self._read = read
         self._keep, self._keep_negative = keep, keep_negative
-        self._learned = learned
+        self.crowd = Crowd()
+        """The users that are remembered, counted."""
         self._users: OrderedDict[str, _Answer] = OrderedDict()
         self._strangers: OrderedDict[str, _Answer] = OrderedDict()
         self._asking: dict[str, _Question] = {}
         self._turns = trio.Semaphore(AT_ONCE)
         self._trouble = ""
 
-    def replaced(self, lookup: Lookup, keep: float, keep_negative: float, learned: Callable[[], None]) -> Self:
+    def replaced(self, lookup: Lookup, keep: float, keep_negative: float) -> Self:
         """The same answers, shared with this one, under new settings."""
-        new = type(self)(lookup, keep, keep_negative, learned, self._read)
+        new = type(self)(lookup, keep, keep_negative, self._read)
+        new.crowd = self.crowd
         new._users, new._strangers, new._asking, new._turns = self._users, self._strangers, self._asking, self._turns
         return new
 
@@ -105,10 +106,6 @@ class Answers:
             return None
         self._users.move_to_end(name)
         return answer.known
-
-    def users(self) -> list[Known]:
-        """The users that are remembered."""
-        return [answer.known for answer in self._users.values() if answer.known is not None]
 
     def failed(self, name: str) -> None:
         """A login with this name has not succeeded: the password may have been changed, or the user just been made."""
@@ -166,13 +163,11 @@ class Answers:
             log.warning("auth_query: no answer, so that what was said last is to do where there is that: %s", trouble)
 
     def _remember(self, name: str, answer: _Answer) -> None:
-        kept, other, most = self._users, self._strangers, USERS_MOST
-        if answer.known is None:
-            kept, other, most = other, kept, STRANGERS_MOST
-        other.pop(name, None)
+        kept, most = (self._users, USERS_MOST) if answer.known is not None else (self._strangers, STRANGERS_MOST)
+        for answers in (self._users, self._strangers):
+            if (before := answers.pop(name, None)) is not None:
+                self.crowd.remove(before.known)
         kept[name] = answer
-        kept.move_to_end(name)
+        self.crowd.add(answer.known)
         if len(kept) > most:
-            kept.popitem(last=False)
-        if answer.known is not None:
-            self._learned()
+            self.crowd.remove(kept.popitem(last=False)[1].known)

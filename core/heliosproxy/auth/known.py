@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hmac
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from secrets import token_bytes
-from typing import Self
+from typing import Self, TypeVar
 
 from heliosproxy.auth.md5 import is_md5, md5_secret
 from heliosproxy.auth.scram import ScramKeys
 from heliosproxy.auth.secrets import DEFAULT_ITERATIONS, ScramSecret, stored_key
+
+_V = TypeVar("_V", int, bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,34 @@ class Proof:
         return False
 
 
+class Crowd:
+    """Users counted by the secrets that they have, as they come and go: how many there are costs nothing."""
+
+    def __init__(self, users: Iterable[Known] = ()) -> None:
+        self.iterations: Counter[int] = Counter()
+        """Users with a SCRAM secret, by its iterations."""
+        self.md5: Counter[bool] = Counter()
+        """Users with any secret, by whether MD5 can check it."""
+        for user in users:
+            self.add(user)
+
+    def add(self, user: Known | None) -> None:
+        """One more; None is nobody."""
+        self._count(user, 1)
+
+    def remove(self, user: Known | None) -> None:
+        """One less, that was added before."""
+        self._count(user, -1)
+
+    def _count(self, user: Known | None, by: int) -> None:
+        if user is None:
+            return
+        if user.scram is not None:
+            _add(self.iterations, user.scram.iterations, by)
+        if user.scram is not None or user.md5 is not None:
+            _add(self.md5, user.md5 is not None, by)
+
+
 class Strangers:
     """What names are checked against that nobody has: secrets that no password fits, the same each time for one name.
 
@@ -73,15 +103,20 @@ class Strangers:
         self.uses_md5 = False
         """Whether those whom `md5` lets in mostly have secrets that it can check."""
 
-    def resemble(self, users: Iterable[Known]) -> None:
-        """Look like most of these."""
-        users = list(users)
-        iterations = Counter(user.scram.iterations for user in users if user.scram is not None)
-        if iterations:
-            self.iterations = iterations.most_common(1)[0][0]
-        kinds = Counter(user.md5 is not None for user in users if user.scram is not None or user.md5 is not None)
-        if kinds:
-            self.uses_md5 = kinds.most_common(1)[0][0]
+    def resemble(self, *crowds: Crowd) -> None:
+        """Look like most of the users in these; as before where there are none."""
+        self.iterations = _most(crowds, lambda crowd: crowd.iterations, self.iterations)
+        self.uses_md5 = _most(crowds, lambda crowd: crowd.md5, self.uses_md5)
+
+    def copy(self) -> Self:
+        """Others that look the same, and go on from there by themselves."""
+        new = type(self)(self.key)
+        new.iterations, new.uses_md5 = self.iterations, self.uses_md5
+        return new
+
+    def salt(self, name: str) -> bytes:
+        """The salt of a SCRAM secret, whatever users there are."""
+        return self.scram(name).salt
 
     def scram(self, name: str) -> ScramSecret:
         """A SCRAM secret."""
@@ -90,3 +125,18 @@ class Strangers:
     def md5(self, name: str) -> str:
         """An MD5 secret."""
         return "md5" + hmac.digest(self.key, b"md5:" + name.encode("utf-8", "surrogateescape"), "sha256").hex()[:32]
+
+
+def _add(counter: Counter[_V], value: _V, by: int) -> None:
+    counter[value] += by
+    if not counter[value]:
+        del counter[value]
+
+
+def _most(crowds: Iterable[Crowd], counted: Callable[[Crowd], Counter[_V]], otherwise: _V) -> _V:
+    """The commonest value. Of those that are equally common the greatest, whoever came last: that one whose secret is
+    read anew does not change what strangers look like."""
+    total: Counter[_V] = Counter()
+    for crowd in crowds:
+        total.update(counted(crowd))
+    return max(total, key=lambda value: (total[value], value), default=otherwise)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
 import trio
 
 from heliosproxy.auth.answers import Answers, Lookup
-from heliosproxy.auth.known import Known, Proof, Strangers
+from heliosproxy.auth.known import Crowd, Known, Proof, Strangers
 from heliosproxy.auth.scram import ScramKeys, shown
 from heliosproxy.config.access import Auth, User
 from heliosproxy.config.model import Pool
@@ -41,42 +42,43 @@ class Users:
     """
 
     def __init__(self, auth: Auth, lookup: Lookup | None = None, *, strangers: Strangers | None = None) -> None:
-        self.strangers = strangers or Strangers()
-        """What names are checked against that nobody has."""
+        self._strangers = strangers or Strangers()
         self._auth = auth
         self._listed = {user.name: user for user in auth.users}
         self._known = {user.name: known for user in auth.users if (known := _stored(user)) is not None}
+        self._crowd = Crowd(self._known.values())
         self._proofs: OrderedDict[str, Proof] = OrderedDict()
         self._answers: Answers | None = None
         if auth.auth_query is not None and lookup is not None:
             keep, keep_negative = auth.auth_cache, auth.auth_negative_cache
-            self._answers = Answers(lookup, keep, keep_negative, self._resemble, self._read)
-        self._resemble()
+            self._answers = Answers(lookup, keep, keep_negative, self._read)
+
+    @property
+    def strangers(self) -> Strangers:
+        """What names are checked against that nobody has: like most users, as far as they are known by now."""
+        self._strangers.resemble(self._crowd, *(() if self._answers is None else (self._answers.crowd,)))
+        return self._strangers
 
     def replaced(self, auth: Auth, lookup: Lookup | None = None) -> Self:
         """The users of a new configuration, with all that is still true of what this one has computed and learned.
 
         Strangers look as they did. `prepare` computes what is new.
         """
-        new = type(self)(auth, lookup, strangers=Strangers(self.strangers.key))
-        for name, user in new._listed.items():
-            known = self._known.get(name)
-            if user.password and known is not None and known.password == user.password:
-                new._known[name] = known
+        new = type(self)(auth, lookup, strangers=self.strangers.copy())
+        same = (name for name, user in new._listed.items() if user.password and name in self._known)
+        new._learn({name: self._known[name] for name in same if new._is_password_of(name, self._known[name])})
         new._proofs = self._proofs
         if self._answers is not None and lookup is not None and _asks(auth) == _asks(self._auth):
-            new._answers = self._answers.replaced(lookup, auth.auth_cache, auth.auth_negative_cache, new._resemble)
-        new._resemble()
+            new._answers = self._answers.replaced(lookup, auth.auth_cache, auth.auth_negative_cache)
         return new
 
-    def prepare(self) -> None:
-        """Compute the secrets of all passwords in plain text. Blocks; to be called in a thread before the first login.
+    async def prepare(self) -> None:
+        """Compute the secrets of all passwords in plain text, in a thread, before the first login.
 
         What it has not done yet is done by the logins themselves.
         """
         missing = [name for name in self._listed if self._is_unprepared(name)]
-        self._known = {**self._known, **{name: self._computed(name) for name in missing}}
-        self._resemble()
+        self._learn(await trio.to_thread.run_sync(self._computed, missing))
 
     async def find(self, name: str) -> Known | None:
         """The user of that name; None: there is none, or one without anything to check a password with.
@@ -85,7 +87,7 @@ class Users:
         Whoever asks says how it ended, by `proved` or by `failed`.
         """
         if self._is_unprepared(name):
-            self._known[name] = await trio.to_thread.run_sync(self._computed, name)
+            self._learn(await trio.to_thread.run_sync(self._computed, [name]))
         known = self._known.get(name)
         if known is None and self._answers is not None:
             known = await self._answers.get(name)
@@ -145,15 +147,22 @@ class Users:
         user = self._listed.get(name)
         return user is not None and bool(user.password) and name not in self._known
 
-    def _computed(self, name: str) -> Known:
-        return self._read(name, self._listed[name].password or "")
+    def _is_password_of(self, name: str, known: Known) -> bool:
+        return known.password == self._listed[name].password
+
+    def _computed(self, names: Sequence[str]) -> dict[str, Known]:
+        """In a thread: it looks at nothing that the others change, and changes nothing."""
+        return {name: self._read(name, self._listed[name].password or "") for name in names}
 
     def _read(self, name: str, secret: str) -> Known:
-        return Known.of(name, secret, self.strangers.scram(name).salt)
+        """In a thread, as `_computed`."""
+        return Known.of(name, secret, self._strangers.salt(name))
 
-    def _resemble(self) -> None:
-        answers = [] if self._answers is None else self._answers.users()
-        self.strangers.resemble([*self._known.values(), *answers])
+    def _learn(self, users: Mapping[str, Known]) -> None:
+        for name, known in users.items():
+            self._crowd.remove(self._known.get(name))
+            self._crowd.add(known)
+            self._known[name] = known
 
 
 def _stored(user: User) -> Known | None:

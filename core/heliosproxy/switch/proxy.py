@@ -130,7 +130,7 @@ class Proxy:
         self, nursery: trio.Nursery, listeners: Sequence[socket.socket], task_status: trio.TaskStatus[None]
     ) -> None:
         self._nursery = nursery
-        await trio.to_thread.run_sync(self.users.prepare)
+        await self.users.prepare()
         await nursery.start(Monitors(self.cluster).run)
         await nursery.start(self._auth_query.run)
         self.cluster.request_catalogue(self.config.health.database)
@@ -163,7 +163,7 @@ class Proxy:
             if found.tls.sslmode != "disable":
                 await trio.to_thread.run_sync(contexts.named, found.tls, found.address.host)
         users = self.users.replaced(config.auth, self._auth_query)
-        await trio.to_thread.run_sync(users.prepare)
+        await users.prepare()
         self.config = config
         self.users = self._arrivals.users = users
         self._arrivals.access = access

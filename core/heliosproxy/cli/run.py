@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -28,6 +29,7 @@ log = logging.getLogger("heliosproxy")
 
 def run_proxy(file: Path) -> int:
     """The command; the exit code."""
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to read again
     log_to_stderr()
     with contextlib.ExitStack() as stack:
         try:

@@ -173,6 +173,8 @@ def _identify(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -
 def _load(key: str, file: Path, load: Callable[[], None], *others: Path) -> None:
     for each in (file, *others):
         try:
+            if not each.is_file():  # nor a pipe, which would be waited for
+                raise OSError(0, "not a file" if each.exists() else "No such file or directory")
             each.read_bytes()
         except OSError as error:
             name = key if each == file else "cert_file"

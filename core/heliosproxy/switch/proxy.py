@@ -156,12 +156,7 @@ class Proxy:
 
         Raises BadTls, and then nothing has changed.
         """
-        access = await trio.to_thread.run_sync(Access.of, config.auth, config.client_tls)
-        contexts = Contexts()
-        for found in config.nodes:
-            await trio.to_thread.run_sync(contexts.of, found.tls)
-            if found.tls.sslmode != "disable":
-                await trio.to_thread.run_sync(contexts.named, found.tls, found.address.host)
+        access, contexts = await trio.to_thread.run_sync(_read_again, config, abandon_on_cancel=True)
         users = self.users.replaced(config.auth, self._auth_query)
         await users.prepare()
         self.config = config
@@ -402,6 +397,16 @@ class Proxy:
 
 def _start(nursery: trio.Nursery, arrivals: Arrivals, connection: socket.socket, address: str) -> None:
     nursery.start_soon(arrivals.serve, connection, address)
+
+
+def _read_again(config: Config) -> tuple[Access, Contexts]:
+    """What is made from the files that the configuration names. Raises BadTls."""
+    contexts = Contexts()
+    for node in config.nodes:
+        contexts.of(node.tls)
+        if node.tls.sslmode != "disable":
+            contexts.named(node.tls, node.address.host)
+    return Access.of(config.auth, config.client_tls), contexts
 
 
 def _is_flooding(session: Session) -> bool:

@@ -142,7 +142,7 @@ class Health:
     """`[health]`: the proxy's own connections to the nodes."""
 
     user: str = "postgres"
-    """Best one with the role pg_monitor."""
+    """Best one with the role pg_read_all_stats, which pg_monitor includes; docs/security.md has the SQL."""
     password: Password | None = field(default=None, repr=False)
     """The user's password."""
     database: str = "postgres"

@@ -16,7 +16,7 @@ import psycopg
 from heliosproxy.demo.processes import environment
 from tests.certificates import Issued
 from tests.cluster.proxies import DEADLINE
-from tests.cluster.secure.tls import context
+from tests.cluster.secure.tls import ALPN, context
 
 WHO = "select current_user, ssl from pg_stat_ssl where pid = pg_backend_pid()"
 """Who the session is on the server, and whether its link is encrypted."""
@@ -43,7 +43,7 @@ class Login:
     ca: Path | None = None
     certificate: Issued | None = None
     more: Mapping[str, str] = field(default_factory=dict)
-    """Further parameters, for libpq only."""
+    """Further parameters, for libpq; of them asyncpg has sslnegotiation."""
 
     def parameters(self) -> dict[str, str]:
         """Those of libpq; nothing is left to the environment or to files in the home directory."""
@@ -101,7 +101,7 @@ async def _asyncpg(login: Login, sql: str) -> tuple[str, ...]:
     try:
         connection = await asyncpg.connect(
             host=login.host, port=login.port, user=login.user, password=login.password, database=login.dbname,
-            ssl=_context(login), timeout=20,
+            ssl=_context(login), direct_tls=login.more.get("sslnegotiation") == "direct", timeout=20,
         )  # fmt: skip
         try:
             found = await connection.fetchrow(sql)
@@ -118,7 +118,8 @@ async def _asyncpg(login: Login, sql: str) -> tuple[str, ...]:
 def _context(login: Login) -> ssl.SSLContext | bool:
     if login.host.startswith("/") or login.sslmode == "disable":
         return False
-    return context(login.ca if login.sslmode in ("verify-ca", "verify-full") else None, login.certificate)
+    alpn = (ALPN,) if "sslnegotiation" in login.more else ()
+    return context(login.ca if login.sslmode in ("verify-ca", "verify-full") else None, login.certificate, alpn=alpn)
 
 
 def _text(value: object) -> str:

@@ -125,7 +125,9 @@ def test_a_client_gets_tls_as_both_wish(
 
 @pytest.mark.parametrize("proxy_mode", ["allow", "prefer", "require"])
 def test_tls_may_begin_without_asking(server: SecureServer, mode: Get, proxy_mode: str) -> None:
-    assert encrypted(login(server, mode(proxy_mode), sslmode="verify-full", more=DIRECT)) is True
+    trying = login(server, mode(proxy_mode), sslmode="verify-full", more=DIRECT)
+    assert encrypted(trying) is True
+    assert asyncpg_says(trying)[0] == USER
 
 
 def test_tls_that_begins_without_asking_is_refused_where_there_is_none(server: SecureServer, mode: Get) -> None:

@@ -32,6 +32,7 @@ class Both:
     server: SecureServer
     proxy: RunningProxy
     own: Issued
+    revoked: Issued
 
     @property
     def address(self) -> tuple[str, int]:
@@ -62,10 +63,7 @@ def both(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> Iter
         )
     )
     with running(server, tmp_path_factory.mktemp("proxy"), text) as proxy, proxy.deadline(120):
-        found = Both(server, proxy, own)
-        with pytest.raises(Refused, match=alert("certificate revoked")):
-            psql_says(found.login(certificate=revoked))
-        yield found
+        yield Both(server, proxy, own, revoked)
         assert proxy.faults() == []
 
 
@@ -192,6 +190,11 @@ def test_the_oldest_versions_are_not_spoken(both: Both) -> None:
 
 def test_the_certificate_that_is_configured_is_shown(both: Both) -> None:
     assert shown(both.address) == both.own.der
+
+
+def test_a_certificate_that_is_revoked_ends_the_handshake_even_where_none_is_needed(both: Both) -> None:
+    with pytest.raises(Refused, match=alert("certificate revoked")):
+        psql_says(both.login(certificate=both.revoked))
 
 
 def test_a_certificate_that_is_not_revoked_is_good(both: Both) -> None:

@@ -18,6 +18,7 @@ import trio
 from benchmarks._servers import pgbouncer, pgbouncer_program, pgbouncer_version
 from heliosproxy.auth.users import ServerLogin
 from heliosproxy.cluster.node import Node
+from heliosproxy.config.access import ServerTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import NodeConfig
 from heliosproxy.demo.local import LocalCluster, start_cluster
@@ -278,7 +279,7 @@ async def test_what_is_in_between_and_refuses_3_2_is_asked_for_3_0_from_then_on(
     version: Version, refusal: bytes
 ) -> None:
     with gate(version.cluster.node("primary").address, refusal) as (address, asked):
-        node = Node(NodeConfig("behind the gate", address))
+        node = Node(NodeConfig("behind the gate", address, tls=ServerTls("disable")))
         for _ in range(2):
             opened = await open_link(node, version.proxy.database, version.login, 10)
             assert len(opened.key[1]) == 4

@@ -48,8 +48,11 @@ async def reach(node: Node, contexts: Contexts, *, encrypted: bool) -> Stream:
 
 
 def is_private(stream: Stream) -> bool:
-    """Whether the connection does not leave this machine: a Unix socket, or loopback."""
-    peer = stream.socket.getpeername()
+    """Whether the connection does not leave this machine: a Unix socket, or loopback. Not if it is cut already."""
+    try:
+        peer = stream.socket.getpeername()
+    except OSError:
+        return False
     return not isinstance(peer, tuple) or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
 
 

@@ -334,3 +334,8 @@ def test_what_could_be_read_comes_with_the_mistakes(file: Path) -> None:
 def test_the_process_environment_serves(file: Path) -> None:
     file.write_text(NODE + USER.replace("${PW}", "${PATH}"))
     assert load(file, os.environ).config.auth.users[0].password == os.environ["PATH"]
+
+
+def test_the_home_of_nobody_is_a_mistake(file: Path) -> None:
+    text = NODE + '[auth]\nusers_file = "~nobody-of-this-name/users"\n'
+    assert mistakes(file, text) == ["5:14: there is no such user's home"]

@@ -194,7 +194,10 @@ class Reader:
         text = values.text(value)
         if not text:
             raise BadValue("must not be empty")
-        return self._folder / Path(text).expanduser()
+        try:
+            return self._folder / Path(text).expanduser()
+        except RuntimeError:
+            raise BadValue("there is no such user's home") from None
 
     def _error(self, path: KeyPath, message: str, hint: str = "", *, at_key: bool = False) -> None:
         self.errors.append(self.positions.error(path, message, hint, at_key=at_key))

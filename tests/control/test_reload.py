@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import trio
+from helios_sdk.contract import Client
 from starlette.applications import Starlette
 
 from heliosproxy.config.errors import ConfigErrors
@@ -15,6 +16,9 @@ from heliosproxy.config.load import load
 from heliosproxy.control.admin import application
 from heliosproxy.control.reload import Reloaded, Reloader
 from heliosproxy.switch.proxy import Proxy
+from heliosproxy.switch.session import Session
+from heliosproxy.switch.settings import from_parameters
+from heliosproxy.wire.errors import parse_fields
 from tests.control.support import call
 
 BEFORE = """\
@@ -148,3 +152,18 @@ async def test_the_proxys_own_login_holds_at_once(proxy: Proxy, file: Path) -> N
 async def test_other_entries_of_pools_need_a_restart(proxy: Proxy, file: Path) -> None:
     file.write_text(BEFORE + '[[pools]]\ndatabase = "reports"\nstatement_timeout = "1s"\n')
     assert await Reloader(proxy).reload() == Reloaded((), ("[[pools]]",))
+
+
+async def test_who_becomes_somebody_else_on_the_nodes_is_sent_away(
+    proxy: Proxy, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, bytes] = {}
+    monkeypatch.setattr(proxy, "to_client", lambda session, data: told.update({session.client.user: data}))
+    for number, user in enumerate(("alice", "bob"), start=1):
+        session = Session(number, (number, b"key!"), Client(user, "db"), from_parameters({}))
+        proxy.switch.add_session(session)
+    file.write_text(BEFORE + 'server_user = "app"\n')
+    await Reloader(proxy).reload()
+    assert told.keys() == {"alice"}
+    assert parse_fields(told["alice"][5:])["C"] == "57P01"
+    assert [session.client.user for session in proxy.switch.sessions.values()] == ["bob"]

@@ -113,7 +113,7 @@ class Authentication:
         if rule.method == "peer":
             name = _process_owner(self._talk.stream.socket)
             if name is None or not self._access.rules.mapped(rule, name, self._attempt.user):
-                raise _failed("peer", self._attempt.user)
+                raise _failed("Peer", self._attempt.user)
             return
         user = self._attempt.user
         exchange = await self._exchange(rule)

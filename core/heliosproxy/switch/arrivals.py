@@ -85,7 +85,7 @@ class Arrivals:
                 raise arrival.ticket.refused
         except PeerError as error:
             self._refused(arrival, address, error)
-            await _say(arrival.talk, error.response("FATAL"))
+            await _say(arrival, error.response("FATAL"))
         except OSError:
             self.admission.count("gone")
         except Exception:  # a bug of ours must not end the listener
@@ -153,10 +153,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in shown(text))
 
 
-async def _say(talk: Conversation, data: bytes) -> None:
-    """Last words, if anybody still listens."""
+async def _say(arrival: Arrival, data: bytes) -> None:
+    """Last words, if anybody still listens. Who was ended for others is not waited for: he may be one of very many."""
     with trio.move_on_after(LAST_WORDS):
         try:
-            await talk.send(data)
+            await arrival.talk.send(data)
+            if arrival.ticket.refused is None:
+                await arrival.talk.stream.farewell()
         except OSError:
             return

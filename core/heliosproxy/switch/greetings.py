@@ -128,7 +128,7 @@ class Greetings:
             async with turns.semaphore, self._all:
                 opened = await self._look(database, user, wanted)
         except PeerError as error:
-            if error.sqlstate in _NOT_FOR_LONG:
+            if error.sqlstate[:2] not in _ABOUT_THE_QUESTION:
                 raise
             return error
         finally:
@@ -148,8 +148,9 @@ class Greetings:
         return found if monotonic() - since < age else None
 
 
-_NOT_FOR_LONG = frozenset(("57P03", "53300", "08006", "XX000"))
-"""Not the server's answer to these settings, but its state: others may have more luck."""
+_ABOUT_THE_QUESTION = frozenset(("22", "3D", "42"))
+"""Classes of refusals that are about the database and the settings. Others are about the server's state, or about a
+password that may be put right at any moment."""
 
 
 def application_name(name: str, server_version: str) -> tuple[str, bytes]:

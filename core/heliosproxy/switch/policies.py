@@ -33,6 +33,11 @@ class Policies:
         """Who a user is on the nodes: as the user's own `server_user` says, else the pool's; else the same name."""
         return self._roles.get(user) or self.of(database, user).server_user or user
 
+    def roles(self, database: str, user: str) -> tuple[str, ...]:
+        """Who a user of this database may be on the nodes, whichever database a statement is sent to."""
+        databases = (database, *(entry.database for entry in self._entries if entry.database is not None))
+        return tuple(self.role(each, user) for each in databases)
+
     def database_limit(self, database: str) -> int | None:
         """`max_database_connections`, which only an entry without a user may give for a database; None: no limit."""
         for entry in self._entries:

@@ -22,6 +22,8 @@ from heliosproxy.wire.tls import Tls, TlsError
 
 IN_A_ROW = 16
 """Calls that may go by without others getting their turn."""
+DROPPED = 64 * 1024
+"""Bytes that somebody who is sent away may still have had to say."""
 _RECEIVED = 16 * 1024
 _TURN: trio.lowlevel.RunVar[trio.Lock] = trio.lowlevel.RunVar("handshakes")
 
@@ -139,6 +141,19 @@ class Stream:
         """
         given = socket.socket(self.socket.family, self.socket.type, self.socket.proto, self.socket.detach())
         return given, self.tls
+
+    async def farewell(self) -> None:
+        """Say that nothing follows, and take what the peer still says, up to `DROPPED` bytes, until it has ended too.
+
+        To close with something unread would have the system tell the peer to drop what it has not read yet: our last
+        words. Deadlines are the caller's. Raises OSError.
+        """
+        if self.tls is not None:
+            await self._send(self.tls.close())
+        self.socket.shutdown(socket.SHUT_WR)
+        dropped = 0
+        while dropped < DROPPED and (data := await self._receive(_RECEIVED)):
+            dropped += len(data)
 
     async def aclose(self) -> None:
         """Say goodbye, if TLS is spoken and the socket takes it at once, and close. Never waits."""

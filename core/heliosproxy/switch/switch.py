@@ -43,6 +43,7 @@ log = logging.getLogger("heliosproxy.switch")
 
 PATIENCE = 0.1
 """Seconds after which messages of the extended protocol are sent although neither Flush nor Sync has come."""
+_STOPPED = error_response("FATAL", "57P01", "terminating connection due to administrator command")
 MOST_ATTEMPTS = 3
 """Links that may die under a statement before it was sent to one."""
 
@@ -79,12 +80,22 @@ class Switch:
 
     def reload(self, config: Config) -> None:
         """Take over who users are on the nodes, time-outs, and `client_limits`; the rest of the configuration is what
-        it was."""
+        it was.
+
+        A session whose user is somebody else on the nodes from now on ends: it must not become that in its middle.
+        """
+        before = {session: self._roles(session) for session in self.sessions.values()}
         self.config = config
         self.policies.learn(config)
+        for session, roles in before.items():
+            if self._roles(session) != roles:
+                self.end(session, _STOPPED)
+            else:
+                self.timeouts.watch(session, self.policies.of(session.client.database, session.client.user))
         self.links.policies_changed()
-        for session in self.sessions.values():
-            self.timeouts.watch(session, self.policies.of(session.client.database, session.client.user))
+
+    def _roles(self, session: Session) -> tuple[str, ...]:
+        return self.policies.roles(session.client.database, session.client.user)
 
     # --- clients --------------------------------------------------------------------------------------------------
 
@@ -613,7 +624,6 @@ class Switch:
 
     def shut_down(self, *, everyone: bool) -> None:
         """End the sessions that do nothing, or everyone, as PostgreSQL does when it is stopped."""
-        message = error_response("FATAL", "57P01", "terminating connection due to administrator command")
         for session in list(self.sessions.values()):
             if everyone or not (session.units or session.status != IDLE):
-                self.end(session, message)
+                self.end(session, _STOPPED)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import subprocess
 import threading
@@ -53,7 +52,8 @@ def test_a_link_has_the_role_of_its_pool_though_who_asked_for_it_has_another_one
         threads = [threading.Thread(target=ask, args=(who,), daemon=True) for who in (carol, alice)]
 
         def waiting() -> int:
-            import json, urllib.request
+            import json
+            import urllib.request
             admin = proxy.log.read_text().split("the admin API is at ")[1].split()[0]
             with urllib.request.urlopen(f"{admin}/status", timeout=5) as said:
                 return sum(pool["waiting"] for pool in json.load(said)["pools"])

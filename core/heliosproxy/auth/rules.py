@@ -1,17 +1,17 @@
 """Who may come in from where, and how: `[[auth.rules]]` and `[[auth.maps]]`, compiled.
 
 Sources: PostgreSQL's chapters "The pg_hba.conf File" and "User Name Maps". The first rule that matches decides. Where
-they differ: `trust` without an address is for loopback only, and names in rules are never groups or files.
+they differ: `trust` without an address is for loopback only, and there are no groups and files of names.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Self, TypeAlias
 
+from heliosproxy.auth.expressions import Expression
 from heliosproxy.auth.interfaces import Interface, read_interfaces
 from heliosproxy.auth.scram import shown
 from heliosproxy.config.access import Auth, NameMap, Rule
@@ -21,6 +21,8 @@ _IP: TypeAlias = IPv4Address | IPv6Address
 _Matches: TypeAlias = "Callable[[Attempt], bool]"
 _From: TypeAlias = Callable[[_IP], bool]
 _Maps: TypeAlias = Callable[[str, str], bool]
+_MAPPED = 96
+"""Bits before an IPv4 address within an IPv6 one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +94,7 @@ class Rules:
             return lambda address: any(address == each.ip for each in self._interfaces())
         if text == "samenet":
             return lambda address: any(_within(address, each.network) for each in self._interfaces())
-        network = ip_network(text, strict=False)
+        network = network_of(text)
         return lambda address: _within(address, network)
 
 
@@ -114,6 +116,20 @@ def _read(text: str) -> _IP | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return address if mapped is None else mapped
+
+
+def network_of(text: str) -> IPv4Network | IPv6Network:
+    """A network as a rule writes it; one of IPv4 addresses within IPv6 (`::ffff:192.0.2.0/120`) is the IPv4 one, as
+    with the addresses of clients. Raises ValueError, also for such a one that is not only of them."""
+    network = ip_network(text, strict=False)
+    if not isinstance(network, IPv6Network):
+        return network
+    start = IPv6Address(text.partition("/")[0]).ipv4_mapped
+    if start is None:
+        return network
+    if network.prefixlen < _MAPPED:
+        raise ValueError(f"of {text} IPv6 addresses would be part, too")
+    return ip_network((start, network.prefixlen - _MAPPED), strict=False)
 
 
 def _anywhere(address: _IP) -> bool:
@@ -156,20 +172,9 @@ def _name(text: str) -> Callable[[str], bool]:
     if text == "all":
         return lambda name: True
     if text.startswith("/"):
-        expression = _expression(text)
-        return lambda name: _search(expression, name) is not None
+        expression = Expression(text[1:])
+        return lambda name: expression.search(name) is not None
     return lambda name: name == text
-
-
-def _expression(text: str) -> re.Pattern[str]:
-    """As PostgreSQL has it, any character for a dot."""
-    return re.compile(text[1:], re.DOTALL)
-
-
-def _search(expression: re.Pattern[str], name: str) -> re.Match[str] | None:
-    """A dollar is the very end. Python's is also the place before a line end that ends the name: with two line ends
-    there, that is not where the rest of the name ends."""
-    return expression.search(name + "\n" if name.endswith("\n") else name)
 
 
 def _mapping(entry: NameMap) -> _Maps:
@@ -177,13 +182,12 @@ def _mapping(entry: NameMap) -> _Maps:
     anyone, to = entry.database_user == "all", entry.database_user
     if not entry.system_user.startswith("/"):
         return lambda system_user, user: system_user == entry.system_user and (anyone or user == to)
-    expression = _expression(entry.system_user)
+    expression = Expression(entry.system_user[1:])
     if "\\1" not in to:
-        return lambda system_user, user: _search(expression, system_user) is not None and (anyone or user == to)
+        return lambda system_user, user: expression.search(system_user) is not None and (anyone or user == to)
 
     def maps(system_user: str, user: str) -> bool:
-        match = _search(expression, system_user)
-        group = match[1] if match is not None and expression.groups else None
-        return group is not None and user == to.replace("\\1", group, 1)
+        found = expression.search(system_user)
+        return found is not None and found.group is not None and user == to.replace("\\1", found.group, 1)
 
     return maps

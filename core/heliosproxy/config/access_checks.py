@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
-import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 
+from heliosproxy.auth.expressions import Expression
+from heliosproxy.auth.expressions_read import ExpressionError
+from heliosproxy.auth.rules import network_of
 from heliosproxy.config.access import Auth, ClientTls, Rule, ServerTls
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
 from heliosproxy.config.model import Config
@@ -14,7 +16,27 @@ from heliosproxy.config.tls import BadTls, end_point, for_clients, for_nodes
 
 UNPROVEN = frozenset(("trust", "cert", "peer", "reject"))
 """Methods that need no password or secret of the user's."""
-_LISTS = (("auth", "rules"), ("auth", "maps"))
+_FILES = ("files of names are not read", 'list the names; "/^@" begins the expression for a name that begins so')
+_GROUPS = ("groups are not looked up", 'list the users; "/^[+]" begins the expression for a name that begins so')
+_ROLES = ("groups are not looked up", "take sameuser, or a rule for each user and its databases")
+_REPLICATION = (
+    "no connection for replication goes through the proxy",
+    'leave it out; a database of that name is "/^replication$"',
+)
+_OTHERWISE: Mapping[tuple[str, str], Mapping[str, tuple[str, str]]] = MappingProxyType(
+    {
+        ("rules", "database"): {"samerole": _ROLES, "samegroup": _ROLES, "replication": _REPLICATION, "@": _FILES},
+        ("rules", "user"): {"+": _GROUPS, "@": _FILES},
+        ("maps", "system_user"): {"@": _FILES},
+        ("maps", "database_user"): {
+            "+": ("groups are not looked up", "add an entry for each user"),
+            "@": ("files of names are not read", "add an entry for each user"),
+            "/": ("a regular expression is for system_user only", "add an entry for each user, or write all"),
+        },
+    }
+)
+"""Names, or their first characters, that mean something in PostgreSQL's files and not here. Taken as names they would
+mean nobody, and whom a rule is to reject the next one would let in."""
 _VERIFIES = ("verify-ca", "verify-full")
 
 
@@ -86,7 +108,7 @@ def _auth(reader: Reader, config: Config) -> Iterator[ConfigError]:
     methods = [path[:3] for path in reader.found if path[:2] == ("auth", "rules") and path[3:] == ("method",)]
     for path, rule in zip(methods, auth.rules, strict=False):
         yield from _rule(reader, path, rule, config)
-    yield from _expressions(reader)
+    yield from _names(reader)
     if auth.auth_query is not None and "$1" not in auth.auth_query:
         message = "it does not say where the user's name goes"
         yield reader.positions.error(("auth", "auth_query"), message, "write $1 for it")
@@ -108,6 +130,8 @@ def _rule(reader: Reader, path: KeyPath, rule: Rule, config: Config) -> Iterator
     for at, address in enumerate(rule.address):
         if not _is_address(address):
             hint = 'as in "10.0.0.0/8", "192.0.2.1", "::1/128"; or all, samehost, samenet'
+            if address.lower().startswith("::ffff:"):
+                hint = 'clients that come by IPv4 are known by their IPv4 addresses: as in "10.0.0.0/8"'
             yield reader.positions.error((*path, "address", at), f"{address} is no address or network", hint)
     if rule.map is not None:
         yield from _map(reader, path, rule, config)
@@ -141,21 +165,37 @@ def _needs(reader: Reader, path: KeyPath, rule: Rule, config: Config) -> Iterato
         yield reader.positions.error(path, message, 'give the rule the type "local"')
 
 
-def _expressions(reader: Reader) -> Iterator[ConfigError]:
+def _names(reader: Reader) -> Iterator[ConfigError]:
     for path, value in reader.found.items():
-        may_be_one = path[:2] in _LISTS and path[3:4] and path[3] in ("database", "user", "system_user")
-        if may_be_one and isinstance(value, str) and value.startswith("/"):
-            try:
-                re.compile(value[1:])
-            except re.error as error:
-                yield reader.positions.error(path, f"not a regular expression: {error}")
+        here = (str(path[1]), str(path[3])) if path[0] == "auth" and len(path) > 3 else ("", "")
+        if here not in _OTHERWISE or not isinstance(value, str):
+            continue
+        if value.startswith("/") and here[1] != "database_user":
+            yield from _expression(reader, path, value[1:])
+        elif (otherwise := _otherwise(here, value)) is not None:
+            yield reader.positions.error(path, *otherwise)
+        elif here[0] == "rules" and "," in value:
+            hint = 'write "a", "b" for two; "/^a,b$" for one with a comma'
+            yield reader.positions.error(path, "a comma in a name", hint)
+
+
+def _expression(reader: Reader, path: KeyPath, text: str) -> Iterator[ConfigError]:
+    try:
+        Expression(text)
+    except ExpressionError as error:
+        yield reader.positions.error(path, f"not a regular expression that is taken: {error}", error.hint)
+
+
+def _otherwise(here: tuple[str, str], value: str) -> tuple[str, str] | None:
+    """What is to be said of a name that means something else in PostgreSQL's files."""
+    return _OTHERWISE[here].get(value) or _OTHERWISE[here].get(value[:1])
 
 
 def _is_address(text: str) -> bool:
     if text in ("all", "samehost", "samenet"):
         return True
     try:
-        ipaddress.ip_network(text, strict=False)
+        network_of(text)
     except ValueError:
         return False
     return True

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from heliosproxy.auth import answers as answers_module
 from heliosproxy.auth import known as known_module
 from heliosproxy.auth import users as module
 from heliosproxy.auth.known import Known, Proof, Strangers
@@ -311,7 +312,7 @@ async def test_what_the_node_keeps_logs_in_if_it_is_enough() -> None:
 
 def test_what_was_shown_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PROOFS_MOST", 2)
-    users = Users(listed())
+    users = Users(listed(*(User(name, secret=SECRET.format()) for name in "abc")))
     for name in ("a", "b", "a", "c"):
         users.proved(name, Proof(KEYS))
     assert [users.on_nodes(name, POOL).keys for name in ("a", "b", "c")] == [KEYS, None, KEYS]
@@ -357,6 +358,52 @@ async def test_a_reload_keeps_keys_whose_secret_is_the_same() -> None:
     other = ScramSecret.from_password("other", 1).format()
     changed = same.replaced(listed(User("bob", secret=other)))
     assert changed.on_nodes("bob", POOL) == ServerLogin("bob")
+
+
+async def test_keys_of_a_user_who_is_listed_no_more_are_used_no_more() -> None:
+    """Not by a session that stays, nor by who comes in with that name by other means."""
+    users = Users(listed(User("bob", secret=SECRET.format())))
+    users.proved("bob", Proof(KEYS))
+    without = users.replaced(listed())
+    assert without.on_nodes("bob", POOL) == ServerLogin("bob")
+    back = without.replaced(listed(User("bob", secret=SECRET.format())))
+    assert back.on_nodes("bob", POOL) == ServerLogin("bob"), "it has to log in once more"
+
+
+async def test_keys_of_a_user_who_is_no_more_listed_are_good_again_when_auth_query_finds_the_same_secret() -> None:
+    users = Users(listed(User("bob", secret=SECRET.format()), query="select"), Node())
+    users.proved("bob", Proof(KEYS))
+    node = Node(bob=SECRET.format())
+    new = users.replaced(listed(query="select"), node).replaced(listed(query="select"), node)
+    assert await new.find("bob") is not None
+    assert new.on_nodes("bob", POOL) == ServerLogin("bob", keys=KEYS)
+
+
+async def test_keys_of_a_user_who_is_no_more_listed_wait_for_auth_query_to_find_it() -> None:
+    users = Users(listed(User("bob", secret=SECRET.format()), query="select"), Node(bob=SECRET.format()))
+    users.proved("bob", Proof(KEYS))
+    assert users.replaced(listed(query="select"), Node()).on_nodes("bob", POOL) == ServerLogin("bob")
+
+
+async def test_keys_of_a_user_whom_auth_query_finds_no_more_are_forgotten(mock_clock: trio.testing.MockClock) -> None:
+    node = Node(bob=SECRET.format())
+    users = Users(listed(query="select"), node)
+    await users.find("bob")
+    users.proved("bob", Proof(KEYS))
+    del node.secrets["bob"]
+    mock_clock.jump(3600)
+    assert await users.find("bob") is None
+    assert users.on_nodes("bob", POOL) == ServerLogin("bob")
+
+
+async def test_keys_of_a_user_whose_answer_has_been_driven_out_are_still_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers_module, "USERS_MOST", 1)
+    users = Users(listed(query="select"), Node(bob=SECRET.format(), alice=MD5))
+    await users.find("bob")
+    users.proved("bob", Proof(KEYS))
+    await users.find("alice")
+    assert users.on_nodes("bob", POOL) == ServerLogin("bob", keys=KEYS)
+    assert users.replaced(listed()).on_nodes("bob", POOL) == ServerLogin("bob"), "there is no auth_query any more"
 
 
 async def test_a_reload_keeps_what_nodes_have_said_if_the_question_is_the_same() -> None:

@@ -48,6 +48,8 @@ class Users:
         self._known = {user.name: known for user in auth.users if (known := _stored(user)) is not None}
         self._crowd = Crowd(self._known.values())
         self._proofs: OrderedDict[str, Proof] = OrderedDict()
+        self._gone: set[str] = set()
+        """Whom a configuration before this one had a secret of: only by logging in do they show who they are now."""
         self._answers: Answers | None = None
         if auth.auth_query is not None and lookup is not None:
             keep, keep_negative = auth.auth_cache, auth.auth_negative_cache
@@ -68,6 +70,7 @@ class Users:
         same = (name for name, user in new._listed.items() if user.password and name in self._known)
         new._learn({name: self._known[name] for name in same if new._is_password_of(name, self._known[name])})
         new._proofs = self._proofs
+        new._gone = self._gone | self._known.keys()
         if self._answers is not None and lookup is not None and _asks(auth) == _asks(self._auth):
             new._answers = self._answers.replaced(lookup, auth.auth_cache, auth.auth_negative_cache)
         return new
@@ -91,6 +94,10 @@ class Users:
         known = self._known.get(name)
         if known is None and self._answers is not None:
             known = await self._answers.get(name)
+            if known is None:
+                self._proofs.pop(name, None)
+            else:
+                self._gone.discard(name)
         return known
 
     def failed(self, name: str) -> None:
@@ -128,14 +135,21 @@ class Users:
 
     def _as_itself(self, name: str) -> ServerLogin:
         known, proof = self._current(name), self._proofs.get(name, Proof())
-        if known is None:
+        if known is None and self._may_still_be(name):
             return ServerLogin(name, proof.password, proof.keys)
+        if known is None:
+            self._proofs.pop(name, None)
+            return ServerLogin(name)
         if known.password is not None:
             return ServerLogin(name, known.password)
         if not proof.fits(known):
             self._proofs.pop(name, None)
             proof = Proof()
         return ServerLogin(name, proof.password, proof.keys, known.md5)
+
+    def _may_still_be(self, name: str) -> bool:
+        """Whether a user who is not known is one whom auth_query has found, which is only not remembered."""
+        return self._answers is not None and name not in self._gone
 
     def _current(self, name: str) -> Known | None:
         known = self._known.get(name)

@@ -52,6 +52,11 @@ def name_map(system_user: str, database_user: str) -> str:
         (name_map("x", "/^app_"), "maps[0].database_user: a regular expression is for system_user only ["),
         (rule(address="::ffff:10.0.0.0/8"), "rules[0].address[0]: ::ffff:10.0.0.0/8 is no address or network [clients "
          'that come by IPv4 are known by their IPv4 addresses: as in "10.0.0.0/8"]'),
+        (rule(address="fe80::1%eth0"), "rules[0].address[0]: fe80::1%eth0 is no address or network [which interface a"),
+        (rule() + "address = []\n", "rules[0].address: the list is empty, so that nobody is meant [leave the rule out"),
+        (rule() + "user = []\n", "rules[0].user: the list is empty, so that nobody is meant [leave the rule out,"),
+        (rule() + "database = []\n", "rules[0].database: the list is empty, so that nobody is meant [leave the rule"),
+        (rule(user="/a{99999999999999999999}"), "rules[0].user[0]: not a regular expression that is taken: {m,n} goes"),
         (rule(address="db.example"), 'rules[0].address[0]: db.example is no address or network [as in "10.0.0.0/8"'),
     ],
 )  # fmt: skip

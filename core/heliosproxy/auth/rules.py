@@ -120,7 +120,10 @@ def _read(text: str) -> _IP | None:
 
 def network_of(text: str) -> IPv4Network | IPv6Network:
     """A network as a rule writes it; one of IPv4 addresses within IPv6 (`::ffff:192.0.2.0/120`) is the IPv4 one, as
-    with the addresses of clients. Raises ValueError, also for such a one that is not only of them."""
+    with the addresses of clients. Raises ValueError, also for such a one that is not only of them, and for one with
+    a scope (`fe80::1%eth0`), since that is not looked at."""
+    if "%" in text:
+        raise ValueError(f"{text} has a scope")
     network = ip_network(text, strict=False)
     if not isinstance(network, IPv6Network):
         return network

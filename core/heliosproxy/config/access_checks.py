@@ -127,11 +127,17 @@ def _rule(reader: Reader, path: KeyPath, rule: Rule, config: Config) -> Iterator
         yield reader.positions.error((*path, "type"), message, "add unix_socket_directory to [proxy]")
     if rule.type == "hostssl" and config.client_tls.cert_file is None:
         yield reader.positions.error((*path, "type"), "clients are not offered TLS", "add [client_tls]")
+    for key in ("database", "user", "address"):
+        if reader.found.get((*path, key)) == ():
+            hint = "leave the rule out, or the key if everybody is meant"
+            yield reader.positions.error((*path, key), "the list is empty, so that nobody is meant", hint)
     for at, address in enumerate(rule.address):
         if not _is_address(address):
             hint = 'as in "10.0.0.0/8", "192.0.2.1", "::1/128"; or all, samehost, samenet'
             if address.lower().startswith("::ffff:"):
                 hint = 'clients that come by IPv4 are known by their IPv4 addresses: as in "10.0.0.0/8"'
+            elif "%" in address:
+                hint = "which interface a client comes by is not looked at: leave out what begins with %"
             yield reader.positions.error((*path, "address", at), f"{address} is no address or network", hint)
     if rule.map is not None:
         yield from _map(reader, path, rule, config)

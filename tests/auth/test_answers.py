@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 
 import pytest
@@ -227,7 +228,25 @@ async def test_where_nobody_answers_what_was_said_last_holds_for_an_hour(
     node.trouble = OSError("no route")
     mock_clock.jump(60)
     await found.get("bob")
-    assert len(caplog.records) == 2, "once more, since it had been well in between"
+    assert len(caplog.records) == 3, "once more each time that it is asked so much later"
+
+
+async def test_one_trouble_is_logged_once_a_minute_whatever_names_are_asked_for(
+    mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = Node()
+    found = answers(node)
+    for number in range(100):
+        node.trouble = OSError(["no route", "no answer"][number % 2]) if number % 3 else None
+        with contextlib.suppress(PeerError):
+            await found.get(f"u{number}")
+    assert len(caplog.records) == 2
+    mock_clock.jump(module.COMPLAIN)
+    for number in range(1000):
+        node.trouble = OSError(f"of {number}")
+        with pytest.raises(PeerError):
+            await found.get(f"v{number}")
+    assert len(caplog.records) == 2 + module.TROUBLES_MOST
 
 
 async def test_who_was_never_heard_of_cannot_be_checked_where_nobody_answers(

@@ -32,6 +32,11 @@ AT_ONCE = 8
 """Questions under way."""
 RETRY = 1.0
 """Seconds for which an answer holds that a failed login has cast doubt on."""
+COMPLAIN = 60.0
+"""Seconds until the same trouble is logged again. Answers in between do not count: names are anybody's to make up, and
+some may be in trouble where others are not."""
+TROUBLES_MOST = 100
+"""Troubles that are told apart; more than so many are not logged."""
 OLD_AT_MOST = 3600.0
 """Seconds for which an answer may stand in for one that cannot be had."""
 
@@ -70,7 +75,7 @@ class Answers:
         self._strangers: OrderedDict[str, _Answer] = OrderedDict()
         self._asking: dict[str, _Question] = {}
         self._turns = trio.Semaphore(AT_ONCE)
-        self._trouble = ""
+        self._troubles: dict[str, float] = {}
 
     def replaced(self, lookup: Lookup, keep: float, keep_negative: float) -> Self:
         """The same answers, shared with this one, under new settings."""
@@ -138,7 +143,6 @@ class Answers:
                 question.failed = True
                 self._complain(f"{type(error).__name__}: {error}")
                 return
-        self._trouble = ""
         self._remember(name, _Answer(known, began))
 
     def _known(self, name: str, secret: str) -> Known:
@@ -157,9 +161,11 @@ class Answers:
         raise PeerError(f'user "{shown(name)}" cannot be checked now', "58000", hint="Try again later.")
 
     def _complain(self, trouble: str) -> None:
-        """Once, not at every login."""
-        if trouble != self._trouble:
-            self._trouble = trouble
+        """Once in a while, not at every login."""
+        now = trio.current_time()
+        self._troubles = {text: when for text, when in self._troubles.items() if now - when < COMPLAIN}
+        if trouble not in self._troubles and len(self._troubles) < TROUBLES_MOST:
+            self._troubles[trouble] = now
             log.warning("auth_query: no answer, so that what was said last is to do where there is that: %s", trouble)
 
     def _remember(self, name: str, answer: _Answer) -> None:

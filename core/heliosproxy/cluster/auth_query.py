@@ -5,7 +5,8 @@ up must not cost the next one the connection. The name is a parameter of the sta
 
 *Error handling*: what goes wrong is told to who asked, and to nobody else. Where no node can be reached, or none
 answers, the questions of the next second are refused at once instead of each waiting in turn. What the statement itself
-refuses is about one name, which anybody may have made up: the connection and the other questions go on.
+refuses is about one name, which anybody may have made up: the connection and the other questions go on. Of what the
+server says to that only the SQLSTATE is told: a function that asks for secrets may have put one into the words.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ class AuthQuery:
         except trio.TooSlowError:
             question.error = self._unreachable(f"no answer within {self._health.timeout:g} s")
         except ANYTHING as error:
-            goes_on = self._goes_on(error)
-            question.error = AuthQueryError(describe(error)) if goes_on else self._unreachable(describe(error))
+            goes_on, reason = self._goes_on(error), self._reason(error)
+            question.error = AuthQueryError(reason) if goes_on else self._unreachable(reason)
         finally:
             question.done.set()
 
@@ -127,6 +128,11 @@ class AuthQuery:
         self._drop()
         await self._connect(node)
         return await self._look_up(name)
+
+    def _reason(self, error: BaseException) -> str:
+        if self._statement is not None and isinstance(error, asyncpg.PostgresError):
+            return f"{error.sqlstate} ({type(error).__name__})"
+        return describe(error)
 
     def _goes_on(self, error: BaseException) -> bool:
         """Whether the statement was refused, and the connection is as good as before."""

@@ -33,7 +33,7 @@ class Rotating:
     server_passwords: dict[str, str] = field(default_factory=dict)
     rules: str = ""
     crl: Path | None = None
-    broken: str = ""
+    more: str = ""
     proxy: RunningProxy | None = None
 
     def text(self) -> str:
@@ -42,7 +42,7 @@ class Rotating:
         sides += section("server_tls", sslmode="verify-full", ca_file=self.nodes_ca, link=self.link)
         last = entry("auth.rules", type="hostssl", method="scram-sha-256")
         auth = section("auth", users_file=self.users_file) + self.rules + last
-        return sides + auth + "".join(map(self._user, self.passwords)) + self.broken
+        return sides + auth + "".join(map(self._user, self.passwords)) + self.more
 
     def _user(self, name: str) -> str:
         """The role r_<name> with its password of its own, or s_both."""
@@ -92,7 +92,7 @@ def started(server: SecureServer, tmp_path_factory: pytest.TempPathFactory) -> I
 @pytest.fixture
 def rotating(started: Rotating) -> Iterator[Rotating]:
     """As it was in the beginning, and beside it a client that notices nothing of all this."""
-    started.rules = started.broken = ""
+    started.rules = started.more = ""
     started.crl = None
     started.clients_ca = started.nodes_ca = started.server.issuer.file
     started.passwords = {"steady": started.passwords["steady"]}
@@ -121,7 +121,30 @@ def test_a_password_of_the_file(rotating: Rotating) -> None:
         rotating.reload()
         with pytest.raises(Refused, match=FAILED):
             psycopg_says(rotating.login("changing", "the-second-one"))
-        assert connection.execute("select 2").fetchone() == (2,)
+
+
+def test_a_user_who_is_removed_does_not_become_another_role(rotating: Rotating) -> None:
+    """His name is a role, too, with the same secret; but the file never said that he may be it."""
+    rotating.passwords["r_named"] = rotating.server.role("r_named")
+    rotating.more = entry(
+        "auth.users", name="r_named", secret=rotating.server.secret("r_named"), server_user="s_both",
+        server_password=rotating.server.passwords["s_both"],
+    )  # fmt: skip
+    login = rotating.login("r_named")
+    del rotating.passwords["r_named"]
+    rotating.reload()
+    with psycopg.connect(
+        **login.parameters(), password=login.password, autocommit=True  # type: ignore[arg-type]
+    ) as connection:
+        assert connection.execute("select current_user").fetchone() == ("s_both",)
+        rotating.more = ""
+        rotating.reload()
+        try:
+            found = connection.execute("select current_user").fetchone()
+        except psycopg.Error as error:
+            assert error.sqlstate in ("28000", "57P01")  # noqa: PT017 - or he is told to leave
+        else:
+            assert found == ("s_both",)
 
 
 def test_a_password_of_the_users_file(rotating: Rotating) -> None:
@@ -239,10 +262,10 @@ def test_a_file_with_a_mistake_changes_nothing_and_shows_no_secret(rotating: Rot
         f'[[auth.users]]\nname = "x"\npasword = "{secret}"\n',
         f'[[auth.users]]\nname = "x"\npassword = "{secret}"\nserver_user = 5\n',
     ):
-        rotating.broken = broken
+        rotating.more = broken
         assert "nothing was changed" in rotating.reload()
         assert psycopg_says(rotating.login("kept")) == ("s_both", "t")
-    rotating.broken = ""
+    rotating.more = ""
     rotating.users_file.write_text(f'"y" "{secret}" and more\n')
     assert "nothing was changed" in rotating.reload()
     rotating.users_file.chmod(0o644)

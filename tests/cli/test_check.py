@@ -16,6 +16,7 @@ from heliosproxy.cli.check import check, run_check
 from heliosproxy.cli.connect import Answer, Finding, judge
 from heliosproxy.cli.loading import InstalledPlugins, Plugins
 from heliosproxy.cli.survey import Server, Standby, SurveyError, Upstream
+from heliosproxy.config.access import ServerTls
 from heliosproxy.config.kinds import Address
 from heliosproxy.config.model import Config, Health, NodeConfig, Pool
 from heliosproxy.config.tables import Problem
@@ -267,3 +268,17 @@ def test_one_wrong_password_is_one_finding_whatever_the_number_of_nodes() -> Non
 def test_findings_name_the_key_they_speak_of() -> None:
     (found,) = judge(CONFIG, [Answer(0, node("a"), server(in_use=90))])
     assert found == Finding("warning", "a", ("pool", "size"), found.message)
+
+
+@pytest.mark.parametrize(
+    ("keys", "unobserved"),
+    [
+        ({"tls": ServerTls("require", channel_binding="require")}, "channel_binding"),
+        ({"require_auth": ("scram-sha-256",)}, "require_auth"),
+        ({"tls": ServerTls("verify-full", channel_binding="require"), "require_auth": ("md5",)}, None),
+        ({"tls": ServerTls("require")}, None),
+    ],
+)
+def test_what_the_own_connections_do_not_observe_is_said(keys: dict[str, object], unobserved: str | None) -> None:
+    found = [message for _, message in findings((node("a", **keys), server()))]
+    assert [unobserved in message for message in found] == ([True] if unobserved else [])

@@ -317,7 +317,7 @@ class Link:
         if unit.session is None:
             unit.problem, unit.problem_response = fields.get("M", ""), message
             return b""
-        waits = unit.complete and not unit.simple and not unit.ends_with_sync
+        waits = unit.complete and not unit.simple and not unit.synced
         if waits and unit.expected and unit.expected[0].ends is not READY:
             unit.let_go()
             unit.session.reopen(unit)

@@ -269,7 +269,7 @@ class Session:
             self.units.append(unit)
         unit.add(message)
         if tag == SYNC:
-            unit.complete = True
+            unit.complete = unit.synced = True
             return
         unit.held = unit.held or tag == FLUSH or unit.size > SENT_EARLY
         unit.executes = unit.executes or tag == EXECUTE
@@ -355,13 +355,13 @@ class Session:
 
         That is a Sync before COPY data, or a Query after an error. What was taken for further units belongs to it.
         """
-        unit.complete = False
+        unit.complete = unit.synced = False
         while len(self.units) > 1 and not unit.complete:
             following = self.units[1]
             del self.units[1]
             for message in following.messages:
                 unit.add(message)
-            unit.complete = following.complete and not following.simple
+            unit.complete = unit.synced = following.synced
 
     def keep_link(self, *reasons: str) -> None:
         """Something of its own is on its link; its flows are its own too, since settings may be among that (S4)."""

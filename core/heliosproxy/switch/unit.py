@@ -107,6 +107,7 @@ class Unit:
         "stand_in",
         "started",
         "steps",
+        "synced",
         "to_primary",
         "told",
         "unparsed",
@@ -126,6 +127,8 @@ class Unit:
         """Whether `messages` are kept until it is answered, so that it can run again elsewhere."""
         self.complete = simple
         """Whether its last message is there. Until then it may already have been sent, because of a Flush."""
+        self.synced = False
+        """What ended it is a Sync, which a server never skips."""
         self.held = False
         """A Flush or sheer size asks for sending it before its Sync is there."""
         self.lead = b""
@@ -226,12 +229,6 @@ class Unit:
     def told_as(self, sqlstate: str, response: bytes) -> bytes:
         """What its client gets for an ErrorResponse with this SQLSTATE: of a cancel of ours, why that was."""
         return TIMED_OUT if self.overdue_since and sqlstate == CANCELED else response
-
-    @property
-    def ends_with_sync(self) -> bool:
-        """Whether its last message is a Sync, which a server never skips."""
-        last = self.messages[-1] if self.messages else b"S"
-        return last[0] == ord("S")
 
     @property
     def runs_out(self) -> bool:

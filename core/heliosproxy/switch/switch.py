@@ -407,7 +407,7 @@ class Switch:
             return  # they were on their way
         for answer in link.receive(data):
             self._answered(link, answer)
-        if link.broken is not None:
+        if link.broken is not None and not link.closed:
             log.error("%s sent what is not the protocol: %s", link.node.name, link.broken.message)
             self.links.close(link, link.broken.message)
 
@@ -471,6 +471,9 @@ class Switch:
         session.status = status
         link.node.in_flight -= 1
         self.ledger.ended(session, unit, link)
+        if unit.breaks_copy:
+            self._end_of_broken_copy(session, link)
+            return
         if session.clock is not None:
             self.timeouts.rests(session, session.clock)
         if status != IDLE and session.mode == "statement":
@@ -502,6 +505,12 @@ class Switch:
             if done and session.status == IDLE:
                 self._let_go(session, link)
             self.advance(session)
+
+    def _end_of_broken_copy(self, session: Session, link: Link) -> None:
+        """The server had given up the COPY before it came to what has no place there, and now answers that."""
+        session.link = link.session = None
+        self.links.close(link, "its client sent in the middle of a COPY what does not belong there")
+        self.end(session, ProtocolError("unexpected message during COPY from stdin").response("FATAL"))
 
     def settled(self, session: Session) -> None:
         """The session's settings are known again: it may go on."""

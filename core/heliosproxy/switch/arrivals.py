@@ -154,7 +154,12 @@ def printable(text: str) -> str:
 
 
 async def _say(arrival: Arrival, data: bytes) -> None:
-    """Last words, if anybody still listens. Who was ended for others is not waited for: he may be one of very many."""
+    """Last words, if anybody still listens, and not where TLS is due.
+
+    Who was ended for others is not waited for: he may be one of very many.
+    """
+    if arrival.talk.in_handshake:
+        return
     with trio.move_on_after(LAST_WORDS):
         try:
             await arrival.talk.send(data)

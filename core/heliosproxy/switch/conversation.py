@@ -29,6 +29,8 @@ class Conversation:
         self._messages: list[tuple[int, bytes]] = []
         self._unsaid = b""
         self._silent = True  # the client has sent nothing yet
+        self.in_handshake = False
+        """The client expects TLS, which is not there yet: nothing may be said to it in the clear."""
 
     async def packet(self, context: ssl.SSLContext | None, turn: trio.Lock) -> bytes | None:
         """The next packet without a tag; None if the client left before it began one.
@@ -52,7 +54,9 @@ class Conversation:
     async def _begin_directly(self, already: bytes, context: ssl.SSLContext | None, turn: trio.Lock) -> None:
         if context is None:
             raise ProtocolError("the client begins with TLS, which this proxy does not offer")
+        self.in_handshake = True
         await self.stream.start_tls(context, server_side=True, already=already, turn=turn)
+        self.in_handshake = False
         if self.stream.tls is None or self.stream.tls.alpn != ALPN:
             raise ProtocolError("direct TLS connection without ALPN protocol negotiation extension")
 
@@ -65,7 +69,9 @@ class Conversation:
                 detail="This could be either a client-software bug or evidence of an attempted man-in-the-middle "
                 "attack.",
             )
+        self.in_handshake = True
         await self.stream.start_tls(context, server_side=True, turn=turn)
+        self.in_handshake = False
 
     async def message(self) -> tuple[int, bytes]:
         """The next tagged message. Raises ProtocolError if the client leaves instead."""

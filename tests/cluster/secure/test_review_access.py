@@ -60,7 +60,7 @@ def test_a_link_has_the_role_of_its_pool_though_who_asked_for_it_has_another_one
 
         for number, thread in enumerate(threads, 1):
             thread.start()
-            wait_for(lambda: waiting() == number, "it to wait")
+            wait_for(lambda number=number: waiting() == number, "it to wait")
         users["rv_alice"] = "rv_admin"
         reloaded(proxy, written(server, text()))
         server.cluster.psql(f"select pg_terminate_backend({pid})")

@@ -39,7 +39,8 @@ def mistakes(directory: Path, text: str, base: str = BASE) -> ConfigErrors:
     ],
 )
 def test_a_rule_that_would_not_mean_what_pg_hba_conf_means_is_a_mistake(tmp_path: Path, keys: str) -> None:
-    errors = mistakes(tmp_path, f'[[auth.rules]]\nmethod = "reject"\n{keys}\n[[auth.rules]]\nmethod = "scram-sha-256"\n')
+    others = '[[auth.rules]]\nmethod = "scram-sha-256"\n'
+    errors = mistakes(tmp_path, f'[[auth.rules]]\nmethod = "reject"\n{keys}\n{others}')
     assert "auth.rules" in str([error.path for error in errors.errors])
 
 

@@ -54,6 +54,7 @@ def test_a_link_has_the_role_of_its_pool_though_who_asked_for_it_has_another_one
         def waiting() -> int:
             import json
             import urllib.request
+
             admin = proxy.log.read_text().split("the admin API is at ")[1].split()[0]
             with urllib.request.urlopen(f"{admin}/status", timeout=5) as said:
                 return sum(pool["waiting"] for pool in json.load(said)["pools"])

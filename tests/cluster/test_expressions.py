@@ -8,8 +8,7 @@ import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from heliosproxy.auth.expressions import Expression
-from heliosproxy.auth.expressions_read import ExpressionError
+from heliosproxy.auth.expressions import Expression, ExpressionError
 
 ATOMS = st.sampled_from(
     [
@@ -47,7 +46,10 @@ def test_an_expression_that_is_taken_matches_what_it_matches_in_postgresql(
         except ExpressionError:
             return
         asked = 'select name ~ (%s collate "C") from unnest(%s::text[]) with ordinality as u (name, at) order by at'
-        expected = [matches for (matches,) in server.execute(asked, [text, names])]
+        try:
+            expected = [matches for (matches,) in server.execute(asked, [text, names])]
+        except psycopg.errors.InvalidRegularExpression:
+            return  # then nobody takes it over from there
         assert [expression.search(name) is not None for name in names] == expected
 
     hold()

@@ -15,8 +15,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from heliosproxy.config.access import ClientTls
-from heliosproxy.config.tls import for_clients
+from heliosproxy.config.access import Auth, ClientTls
+from heliosproxy.config.tls import BadTls, for_clients
+from heliosproxy.switch.access import Access
 from heliosproxy.wire.tls import Tls, TlsError
 
 NOW = datetime.datetime.now(datetime.UTC)
@@ -99,14 +100,32 @@ def test_a_client_whose_issuer_is_revoked_is_not_let_in(tmp_path: Path) -> None:
         handshake(server, client)
 
 
-def test_no_session_of_TLS_1_2_is_resumed(tmp_path: Path) -> None:
+def test_sessions_of_TLS_1_2_are_forgotten_with_their_context(tmp_path: Path) -> None:
+    leaf = trustme.CA().issue_cert("localhost")
+    leaf.cert_chain_pems[0].write_to_path(tmp_path / "crt")
+    (tmp_path / "key").touch(0o600)
+    leaf.private_key_pem.write_to_path(tmp_path / "key")
+    access = Access.of(Auth(), ClientTls(cert_file=tmp_path / "crt", key_file=tmp_path / "key"))
+    client = anyone(ssl.TLSVersion.TLSv1_2)
+    assert access.context is not None
+    first = handshake(access.context, client)
+    assert handshake(access.context, client, first.session).session_reused
+    renewed = access.renewed()
+    assert renewed.context is not None
+    assert not handshake(renewed.context, client, first.session).session_reused
+    with (tmp_path / "crt").open("ab") as file:
+        file.write(b"# another one\n")
+    with pytest.raises(BadTls, match="helios reload"):
+        access.renewed()
+
+
+def test_no_session_of_TLS_1_3_is_resumed(tmp_path: Path) -> None:
     leaf = trustme.CA().issue_cert("localhost")
     leaf.cert_chain_pems[0].write_to_path(tmp_path / "crt")
     (tmp_path / "key").touch(0o600)
     leaf.private_key_pem.write_to_path(tmp_path / "key")
     server = for_clients(ClientTls(cert_file=tmp_path / "crt", key_file=tmp_path / "key"))
     assert server is not None
-    client = anyone(ssl.TLSVersion.TLSv1_2)
+    client = anyone()
     first = handshake(server, client)
     assert not handshake(server, client, first.session).session_reused
-    assert server.session_stats()["number"] == 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 
-from heliosproxy.auth.expressions import Expression
-from heliosproxy.auth.expressions_read import ExpressionError
+from heliosproxy.auth.expressions import Expression, ExpressionError
 from heliosproxy.auth.rules import network_of
 from heliosproxy.config.access import Auth, ClientTls, Rule, ServerTls
 from heliosproxy.config.errors import ConfigError, KeyPath, did_you_mean
@@ -189,7 +188,8 @@ def _expression(reader: Reader, path: KeyPath, text: str) -> Iterator[ConfigErro
     try:
         Expression(text)
     except ExpressionError as error:
-        yield reader.positions.error(path, f"not a regular expression that is taken: {error}", error.hint)
+        hint = "as in PostgreSQL, but without back references, lookahead and collating elements"
+        yield reader.positions.error(path, f"not a regular expression that is taken: {error}", hint)
 
 
 def _otherwise(here: tuple[str, str], value: str) -> tuple[str, str] | None:

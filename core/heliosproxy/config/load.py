@@ -34,6 +34,8 @@ from heliosproxy.config.values import BadValue
 T = TypeVar("T")
 
 _AT = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
+MOST_USERS = 64 * 1024 * 1024
+"""Bytes of a users file."""
 _SECTIONS = (
     "proxy", "client_tls", "nodes", "server_tls", "pool", "pools", "client_limits", "auth", "health", "plugins",
 )  # fmt: skip
@@ -184,7 +186,7 @@ class _Loading:
             return [], []
         try:
             require_private(file)
-            return parse_users(file, read_text(file))
+            return parse_users(file, read_text(file, MOST_USERS))
         except BadValue as bad:
             return [], [self._positions.error(("auth", "users_file"), bad.message, bad.hint)]
 

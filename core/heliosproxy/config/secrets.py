@@ -52,15 +52,15 @@ def require_private(file: Path) -> None:
         raise BadValue(f"everyone on this machine can read {file}", f"chmod 600 {file}")
 
 
-def read_text(file: Path) -> str:
-    """A small file's text. Raises BadValue if it cannot be read, is no UTF-8 or longer than 64 kB."""
+def read_text(file: Path, most: int = _LONGEST) -> str:
+    """A file's text. Raises BadValue if it cannot be read, is no UTF-8 or longer than `most` bytes."""
     try:
         with file.open("rb") as stream:
-            content = stream.read(_LONGEST + 1)
+            content = stream.read(most + 1)
     except OSError as error:
         raise BadValue(f"cannot read {file}: {error.strerror}") from None
-    if len(content) > _LONGEST:
-        raise BadValue(f"{file} is longer than 64 kB")
+    if len(content) > most:
+        raise BadValue(f"{file} is longer than {most // 1024:,} kB")
     try:
         return content.decode()
     except UnicodeDecodeError:

@@ -6,6 +6,8 @@ PostgreSQL. Reads the files that the sections name, so that calling it again is 
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +85,18 @@ def end_point(tls: ClientTls) -> bytes | None:
     except ValueError:
         hint = "it must begin with -----BEGIN CERTIFICATE-----"
         raise BadTls("cert_file", f"{tls.cert_file} holds no certificate", hint) from None
+
+
+def digest(tls: ClientTls) -> bytes:
+    """Of what the files say that are named. One that cannot be read counts as empty."""
+    found = hashlib.sha256()
+    for file in (tls.cert_file, tls.key_file, tls.ca_file, tls.crl_file):
+        content = b""
+        if file is not None:
+            with contextlib.suppress(OSError):
+                content = file.read_bytes()
+        found.update(len(content).to_bytes(8, "big") + content)
+    return found.digest()
 
 
 def ways(tls: ServerTls, address: Address) -> tuple[bool, ...]:

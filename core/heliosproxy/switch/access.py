@@ -24,7 +24,7 @@ from heliosproxy.auth.rules import Attempt, Rules, refusal
 from heliosproxy.auth.scram import AuthenticationError, shown
 from heliosproxy.auth.users import Users
 from heliosproxy.config.access import Auth, ClientTls, Rule
-from heliosproxy.config.tls import end_point, for_clients
+from heliosproxy.config.tls import BadTls, digest, end_point, for_clients
 from heliosproxy.switch.conversation import Conversation
 from heliosproxy.wire.errors import ProtocolError
 
@@ -42,12 +42,21 @@ class Access:
     endpoint: bytes | None
     """What SCRAM binds to on the proxy's side: the digest of its certificate."""
     renewed: Callable[[], Access]
-    """The same with a context that remembers nobody. Reads the files again; raises BadTls."""
+    """The same with a context that remembers nobody. Raises BadTls if the files say something else by now: what they
+    say is for a reload to take over."""
 
     @classmethod
     def of(cls, auth: Auth, tls: ClientTls) -> Access:
         """Reads the files that `tls` names. Raises BadTls."""
-        return cls(Rules.of(auth), tls.sslmode, for_clients(tls), end_point(tls), partial(cls.of, auth, tls))
+        files = digest(tls)
+        return cls(Rules.of(auth), tls.sslmode, for_clients(tls), end_point(tls), partial(_again, auth, tls, files))
+
+
+def _again(auth: Auth, tls: ClientTls, files: bytes) -> Access:
+    again = Access.of(auth, tls)
+    if digest(tls) != files:
+        raise BadTls("cert_file", "certificates have changed since they were read; helios reload takes them over")
+    return again
 
 
 def strangers_of(tls: ClientTls) -> Strangers:

@@ -20,7 +20,7 @@ from heliosproxy.config.tls import BadTls
 from heliosproxy.switch.access import Access
 from heliosproxy.switch.admission import Admission, LimitError, Reason, Ticket
 from heliosproxy.switch.conversation import Conversation
-from heliosproxy.switch.login import Admitted, Login
+from heliosproxy.switch.login import Admitted, Login, NoTls
 from heliosproxy.switch.stream import Stream
 from heliosproxy.wire.errors import PeerError, ProtocolError
 from heliosproxy.wire.tls import TlsError
@@ -123,7 +123,7 @@ class Arrivals:
             try:
                 self.access = self.access.renewed()
             except BadTls as bad:
-                log.warning("certificates go on as they were: %s", bad.message)
+                log.warning("TLS goes on as it was: %s", bad.message)
 
     def _refused(self, arrival: Arrival, address: str, error: PeerError) -> None:
         reason = _reason(arrival, error)
@@ -139,7 +139,7 @@ class _TooLate(PeerError):
 def _reason(arrival: Arrival, error: PeerError) -> Reason | None:
     """What the refusal counts as; None if it has been counted."""
     by_kind: tuple[tuple[type[PeerError], Reason | None], ...] = (
-        (LimitError, None), (_TooLate, None), (TlsError, "tls"), (ProtocolError, "protocol"),
+        (LimitError, None), (_TooLate, None), (TlsError, "tls"), (NoTls, "tls"), (ProtocolError, "protocol"),
         (AuthenticationError, "authentication"), (PluginRefusal, "plugin"),
     )  # fmt: skip
     for kind, reason in by_kind:

@@ -96,6 +96,12 @@ class Caps:
                 cap.pools.append(pool)
                 pool.caps += (cap,)
 
+    def leave(self, pool: Pool) -> None:
+        """A pool is no more; it has no links."""
+        for cap in pool.caps:
+            cap.pools.remove(pool)
+            cap.blocked.pop(pool, None)
+
     def look(self, now: float) -> None:
         """Called with each tick."""
         for cap in self._caps.values():

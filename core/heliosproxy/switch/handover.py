@@ -9,7 +9,7 @@ as the switch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import SystemRandom
 from typing import TYPE_CHECKING, Protocol
 
@@ -181,13 +181,28 @@ class Handover:
     # --- cancelled ------------------------------------------------------------------------------------------------
 
     def cancel(self, link: Link, done: Callable[[], None]) -> None:
-        """Cancel what the link runs; `done` is called when the node has taken note."""
-        link.cancels += 1
-        self._port.cancel(link, lambda: self._cancelled(link, done))
+        """Cancel what the link runs; `done` is called when the node has taken note.
 
-    def _cancelled(self, link: Link, done: Callable[[], None]) -> None:
-        done()
+        One request is under way for a link at a time: those that come meanwhile are one, sent after it.
+        """
+        if link.cancels:
+            link.cancels = 2
+            link.cancelling.append(done)
+        else:
+            link.cancels = 1
+            self._port.cancel(link, lambda: self._cancelled(link, (done,)))
+
+    def _cancelled(self, link: Link, done: Iterable[Callable[[], None]]) -> None:
+        following, link.cancelling = link.cancelling, []
+        for each in done:
+            each()
         link.cancels -= 1
+        if following and (link.closed or not link.units):  # nothing is left that it could be meant for
+            link.cancels -= 1
+            for each in following:
+                each()
+        elif following:
+            self._port.cancel(link, lambda: self._cancelled(link, following))
         held_back = link.session is None and not link.cleaning and not link.closed
         if not link.cancels and held_back:
             self._clean(link)

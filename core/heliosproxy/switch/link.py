@@ -78,7 +78,9 @@ class Link:
         self.dirt = 0
         """What its units may have left behind: 0 nothing, 1 sequences' values, 2 anything (L1)."""
         self.cancels = 0
-        """Cancel requests on their way to it; until they are done it is nobody else's."""
+        """Cancel requests for it: 1 on its way, 2 with another to follow; until they are done it is nobody else's."""
+        self.cancelling: list[Callable[[], None]] = []
+        """Who is to be told when the one that follows is done."""
         self.cleaning = False
         """A reset is under way."""
         self.released_at = 0.0

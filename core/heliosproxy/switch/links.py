@@ -262,7 +262,11 @@ class Links:
 
     def tick(self, now: float) -> None:
         """Look after those who wait, close what is too old or has idled long enough, open what is missing."""
-        for pool in self.pools:
+        for pool in list(self.pools):
+            if pool.retired and not (pool.count or pool.queue.waiting):
+                self.pools.remove(pool)
+                self._caps.leave(pool)
+                continue
             pool.look(now)
             self._time_out(pool, now)
             while (found := pool.to_close(now)) is not None:

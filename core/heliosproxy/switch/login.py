@@ -49,6 +49,10 @@ class Admitted:
     rest: bytes
 
 
+class NoTls(PeerError):
+    """The client came in the clear, where nobody may."""
+
+
 class Login:
     """One client's way in. `begins` is called once it has said that it wants to log in, and may refuse it."""
 
@@ -88,7 +92,7 @@ class Login:
         user, database = kept(startup.user), kept(startup.database)
         tls = self._talk.stream.tls
         if tls is None and self._address != "local" and self._access.sslmode in _WITH_TLS_ONLY:
-            raise PeerError("this proxy takes connections with TLS only", "28000", hint="Connect with sslmode=require.")
+            raise NoTls("this proxy takes connections with TLS only", "28000", hint="Connect with sslmode=require.")
         negotiation = negotiate(startup)
         if negotiation is not None:
             await self._talk.send(negotiation.encode())

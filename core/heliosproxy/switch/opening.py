@@ -28,7 +28,7 @@ from heliosproxy.wire import builders
 from heliosproxy.wire.buffer import frame
 from heliosproxy.wire.errors import PeerError, ProtocolError, parse_fields
 from heliosproxy.wire.framing import Framer
-from heliosproxy.wire.messages_backend import BackendKeyData, DataRow, NegotiateProtocolVersion
+from heliosproxy.wire.messages_backend import BackendKeyData, DataRow, NegotiateProtocolVersion, ParameterStatus
 from heliosproxy.wire.startup import CancelRequest, StartupMessage, agreed
 from heliosproxy.wire.tls import Tls, TlsError
 
@@ -49,7 +49,7 @@ class Opened:
     socket: socket.socket
     parameters: dict[str, str]
     """What the server reported."""
-    key: tuple[int, bytes]
+    key: tuple[int, bytes] = field(repr=False)
     """Process id and secret for `send_cancel`. The secret has 4 to 256 bytes; none if the server cannot be asked."""
     asked: dict[str, str] = field(default_factory=dict)
     """The tracked settings that it does not report."""
@@ -158,7 +158,7 @@ class _Login:
     taken: bool = False
     """It has asked for authentication: it took the version."""
     parameters: dict[str, str] = field(default_factory=dict)
-    key: tuple[int, bytes] = (0, b"")
+    key: tuple[int, bytes] = field(default=(0, b""), repr=False)
     asked: tuple[str, ...] | None = None
     """Settings that it was asked for; None until it was ready for that."""
     values: dict[str, str] = field(default_factory=dict)
@@ -172,9 +172,9 @@ class _Login:
         self.minor = agreed(NegotiateProtocolVersion.decode(body), self.minor)
 
     def reported(self, body: bytes) -> None:
-        """A setting of its own accord."""
-        name, value = (part.decode("utf-8", "replace") for part in body[:-1].split(b"\0")[:2])
-        self.parameters[name] = value
+        """A setting of its own accord. Raises ProtocolError if it is none."""
+        status = ParameterStatus.decode(body)
+        self.parameters[status.name] = status.value
 
     def identified(self, body: bytes) -> None:
         """Its process id and secret. Raises ProtocolError if they are not as long as the version has them."""

@@ -74,7 +74,7 @@ class Session:
     """
 
     id: int
-    key: tuple[int, bytes]
+    key: tuple[int, bytes] = field(repr=False)
     """Process id and secret that its cancel requests carry."""
     client: Client
     settings: Settings

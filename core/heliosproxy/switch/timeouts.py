@@ -38,6 +38,8 @@ MOST_DEAD = 64
 """Places of sessions that have left which the heap may hold beside as many others."""
 
 IDLE_SESSION, IDLE_IN_TRANSACTION, STATEMENT, TRANSACTION = 1, 2, 4, 8
+OVERDUE = 16
+"""Not a time-out: to see whether a statement that was cancelled has ended."""
 _REASONS: Mapping[int, Reason] = MappingProxyType({
     IDLE_SESSION: "idle_session_timeout", IDLE_IN_TRANSACTION: "idle_in_transaction_session_timeout",
     STATEMENT: "statement_timeout", TRANSACTION: "transaction_timeout",
@@ -178,6 +180,8 @@ class Timeouts:
 
     def _due(self, session: Session, clock: Clock, kind: int) -> float | None:
         """When it strikes, as things are; None: it does not run."""
+        if kind == OVERDUE:
+            return session.units[0].overdue_since or None if self._runs(session) else None
         if kind == TRANSACTION:
             return _sum(clock.transaction_since or None, clock.transaction)
         if kind == STATEMENT:
@@ -199,7 +203,7 @@ class Timeouts:
         return not session.units or (not session.units[0].complete and not self._runs(session))
 
     def _strike(self, session: Session, clock: Clock, kind: int, now: float) -> None:
-        if kind == STATEMENT:
+        if kind in (STATEMENT, OVERDUE):
             self._end_statement(session, clock, now)
             return
         self._counts(_REASONS[kind])
@@ -218,7 +222,8 @@ class Timeouts:
             self._links.close(link, "a statement did not end when it was cancelled")
         else:
             unit.overdue_since = unit.overdue_since or now
-            self._put(session, clock, STATEMENT, now + AGAIN)
+            if not clock.places & OVERDUE:
+                self._put(session, clock, OVERDUE, now + AGAIN)
             if not link.cancels:
                 session.cancelling = link
                 self._links.handover.cancel(link, partial(self._acts.cancel_arrived, session, link))

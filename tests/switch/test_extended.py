@@ -472,3 +472,14 @@ def test_an_error_of_the_proxys_is_told_although_part_of_the_unit_was_sent(stage
     assert play.server().takes() == builders.SYNC
     play.server().answers(IDLE)
     assert alice.hears() == IDLE
+
+
+def test_a_sync_with_a_body_is_an_error_and_a_sync(stage: Make) -> None:
+    play = stage()
+    alice = play.client()
+    alice.says(b"S\0\0\0\x05x")
+    heard = alice.hears()
+    assert (tags(heard), sqlstate(heard)) == ("EZ", "08P01")
+    prepare(alice, b"")
+    play.server().answers(PARSED + IDLE)
+    assert alice.hears() == PARSED + IDLE

@@ -15,6 +15,7 @@ from pglast import Error
 from pglast.parser import parse_sql_json
 
 from heliosproxy.sql.depth import shallow
+from heliosproxy.sql.size import modest
 
 MAX_LENGTH = 16_384
 """Longer texts, in characters, never become a tree."""
@@ -27,9 +28,9 @@ def parse(text: str) -> tuple[Tree, ...] | None:
     """The statements of a text, each `{type: fields}`; None where it has no tree.
 
     None for a text that PostgreSQL's grammar (version 18) refuses, that is longer than `MAX_LENGTH`, that may nest
-    deeper than `depth.MAX_DEPTH`, or that is not valid UTF-8. Never raises.
+    deeper than `depth.MAX_DEPTH`, that is too much work (`size`), or that is not valid UTF-8. Never raises.
     """
-    if len(text) > MAX_LENGTH or "\0" in text or not shallow(text):
+    if len(text) > MAX_LENGTH or "\0" in text or not modest(text) or not shallow(text):
         return None
     try:
         document = json.loads(parse_sql_json(text))

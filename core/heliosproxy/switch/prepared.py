@@ -12,6 +12,7 @@ from collections import OrderedDict
 from hashlib import blake2b
 from itertools import count
 
+from heliosproxy.sql.facts import Facts
 from heliosproxy.switch.settings import Settings
 from heliosproxy.wire.errors import ProtocolError
 from heliosproxy.wire.framing import first_message
@@ -20,12 +21,16 @@ OUR_NAMES = "helios_"
 """Names of statements on links begin so."""
 UNKNOWN_TYPE = 0xFFFFFFFF
 """Stands for a parameter's type that was given by name: of no object, so that nothing is proven of it."""
+LONGEST_SEARCHED = 16_384
+"""Bytes of a text beyond which any of these words in it counts, whatever stands around it: a search takes 80 ns a
+byte, which for a megabyte is time in which others wait."""
 LONG_TEXT = 256
 """Bytes of a text beyond which its digest is kept in the table of names."""
 FIRST_OWN_OID = 16384
 """FirstNormalObjectId: what initdb made is below it."""
 
-_MOMENTARY = re.compile(rb"\b(?:now|today|tomorrow|yesterday|allballs|epoch)\b(?!\s*\()", re.IGNORECASE)
+_MOMENTS = (b"now", b"today", b"tomorrow", b"yesterday", b"allballs", b"epoch")
+_MOMENTARY = re.compile(rb"\b(?:" + b"|".join(_MOMENTS) + rb")\b(?!\s*\()", re.IGNORECASE)
 """Words that, in a literal of whatever quotes, are another value each time they are parsed (L7). Where they are no
 literal, nothing is lost but that the statement is shared."""
 
@@ -34,8 +39,8 @@ class Prepared:
     """A statement as one session prepared it. Compared by identity."""
 
     __slots__ = (
-        "changed", "described", "named_under", "own_types", "parameters", "private", "rewritten", "salt", "sent",
-        "server_name", "shape", "sql", "text", "types",
+        "_may_name", "changed", "described", "named_under", "own_types", "parameters", "private", "rewritten", "salt",
+        "sent", "server_name", "shape", "sql", "text", "types",
     )  # fmt: skip
 
     def __init__(self, text: bytes, types: bytes, shape: bytes | None) -> None:
@@ -62,15 +67,33 @@ class Prepared:
         """What nodes are given was decided by a plugin, which may decide otherwise the next time."""
         self.changed = False
         """Its rows are of another type by now: until its client prepares it again, it is refused."""
+        self._may_name: bool | None = None
         self.salt = 0
         """The session's when it was prepared by SQL."""
         self.private = False
         """Its text names statements, which are its session's: it is shared with nobody."""
 
 
+    def may_name(self, facts: Facts) -> bool:
+        """As `may_name`, found once: whatever the facts, they are of its text."""
+        if self._may_name is None:
+            self._may_name = may_name(facts, self.text)
+        return self._may_name
+
     def was_described(self, message: bytes) -> None:
         """Its client gets this RowDescription or NoData."""
         self.described = row_type(message)
+
+
+_WORDS = (b"execute", b"deallocate", b"prepare")
+
+
+def may_name(facts: Facts, text: bytes) -> bool:
+    """Whether a text that could not be read, or the code in it, may name prepared statements."""
+    if facts.kind not in ("unknown", "do"):
+        return False
+    lowered = text.lower()
+    return any(word in lowered for word in _WORDS)
 
 
 def row_type(messages: bytes) -> bytes:
@@ -87,7 +110,10 @@ def row_type(messages: bytes) -> bytes:
 
 
 def is_momentary(text: bytes) -> bool:
-    """Whether the text may mean something else each time it is parsed (L7)."""
+    """Whether the text may mean something else each time it is parsed (L7). A long one is not looked at closely."""
+    if len(text) > LONGEST_SEARCHED:
+        lowered = text.lower()
+        return any(word in lowered for word in _MOMENTS)
     return _MOMENTARY.search(text) is not None
 
 

@@ -126,7 +126,7 @@ def _parse(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     prepared = Prepared(text, types, planner.shape(session, text))
     flow = planner.flow(session, text, prepared.shape, prepared.own_types)
     step = Step(PARSE, message, name, prepared, flow)
-    step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, text)
+    step.wants_all = flow.facts.kind == "unknown" and prepared.may_name(flow.facts)
     if flow.answered or flow.names_statements or _opens(session, flow):
         step = _special(session, planner, step, flow)
     if flow.grows and not step.error:
@@ -254,7 +254,7 @@ def _named(session: Session, planner: Planner, step: Step, parameters: Parameter
     flow = step.flow = planner.flow(session, prepared.text, prepared.shape, prepared.own_types, parameters)
     if prepared.sql:
         step.wants = ((step.name, prepared),)
-    step.wants_all = flow.facts.kind == "unknown" and sql_prepared.may_name(flow.facts, prepared.text)
+    step.wants_all = flow.facts.kind == "unknown" and prepared.may_name(flow.facts)
     if flow.answered or prepared.private or _opens(session, flow):
         return _special(session, planner, step, flow)
     return step
@@ -312,6 +312,12 @@ def _flush(unit: Unit, session: Session, planner: Planner, message: bytes) -> St
     return Step(FLUSH, message)
 
 
+def _sync(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
+    if len(message) > len(builders.SYNC):  # it counts all the same
+        return Step(FLUSH, message, error=error_response("ERROR", "08P01", "invalid message format"))
+    return Step(SYNC, message)
+
+
 def _query(unit: Unit, session: Session, planner: Planner, message: bytes) -> Step:
     text = builders.only_string(message, 5)
     flow = planner.flow(session, text, planner.shape(session, text))
@@ -331,4 +337,5 @@ _RESOLVERS = {
     EXECUTE: _execute,
     CLOSE: _close,
     FLUSH: _flush,
+    SYNC: _sync,
 }

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from heliosproxy.sql.statements import PREPARES
 from heliosproxy.switch import bounds, local, sql_prepared
 from heliosproxy.switch.loss import FAILED, IDLE, flows_of
+from heliosproxy.switch.prepared import may_name
 from heliosproxy.switch.session import FUNCTION_CALL
 from heliosproxy.switch.settings import reading_changes
 from heliosproxy.switch.sql_prepared import Need
@@ -46,7 +47,7 @@ def plan(unit: Unit, session: Session, planner: Planner) -> bool:
         return not flow.answered or flow.answered == "deallocate"
     elif flow.grows and (excess := bounds.settings(session, flow) or bounds.savepoints(session, flow)):
         unit.error = excess
-    elif sql_prepared.may_name(flow.facts, text):
+    elif may_name(flow.facts, text):
         unit.wants_all = True
     elif flow.names_statements:
         _name_statements(unit, session, planner, flow, text)

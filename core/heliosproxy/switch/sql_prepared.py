@@ -7,7 +7,6 @@ what this session means by them, and nothing where it means nothing. Two session
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -106,14 +105,6 @@ def all_wants(session: Session, link: Link, wanted: Wants, flows: Iterable[Flow]
     if unread or (link.declared and any(flow.dirt > 1 for flow in flows)):
         return wanted + wants_all(session, link, own=unread)
     return wanted
-
-
-_WORDS = re.compile(rb"execute|deallocate|prepare", re.IGNORECASE)
-
-
-def may_name(facts: Facts, text: bytes) -> bool:
-    """Whether a text that could not be read, or the code in it, may name prepared statements."""
-    return facts.kind in ("unknown", "do") and _WORDS.search(text) is not None
 
 
 def needs(session: Session, link: Link, wanted: Wants) -> Iterator[Need]:

@@ -7,17 +7,19 @@ import logging
 
 import pytest
 import trio
+import trustme
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from heliosproxy.auth.md5 import md5_secret
 from heliosproxy.auth.secrets import ScramSecret
 from heliosproxy.config.access import Auth, ClientTls, Method, User
+from heliosproxy.config.tls import ALPN
 from heliosproxy.wire.framing import Framer
 from heliosproxy.wire.messages_authentication import AuthenticationOk, PasswordMessage, SASLInitialResponse
 from heliosproxy.wire.messages_backend import BackendMessage, ErrorResponse, decode_backend
 from heliosproxy.wire.startup import CancelRequest, GSSENCRequest, SSLRequest, StartupMessage
-from tests.switch.test_arrivals import PASSWORD, door, everything, issuer, offered
+from tests.switch.test_arrivals import ALICE, PASSWORD, context_of, door, everything, issuer, offered
 
 __all__ = ["issuer", "offered"]
 
@@ -98,3 +100,18 @@ async def test_where_tls_is_due_nothing_is_said_in_the_clear(offered: ClientTls,
         await client.send_eof()
         heard = await everything(client)
         assert heard[:1] in (b"", b"\x15"), "an alert, or nothing"
+
+
+@pytest.mark.parametrize("record", [b"\xff" * 300, b"\x17\3\3\0\x28" + bytes(40), b"\x15\3\3\0\2\2\x28"])
+async def test_bad_tls_within_a_login_ends_nobody_else(
+    offered: ClientTls, issuer: trustme.CA, caplog: pytest.LogCaptureFixture, record: bytes
+) -> None:
+    async with door(tls=offered) as made:
+        async with await made.connect() as client:
+            secure = trio.SSLStream(client, context_of(issuer, ALPN), server_hostname="localhost")
+            await secure.do_handshake()
+            await client.send_all(record)
+            await everything(client)
+        assert await made.says(ALICE) == b"in"
+        assert made.admission.statistics().refused == {"tls": 1}
+    assert not [line for line in caplog.records if line.levelno >= logging.ERROR]

@@ -79,13 +79,7 @@ class Arrivals:
         scope = trio.CancelScope()
         arrival = Arrival(Conversation(Stream(connection)), self.admission.arrived(address, scope.cancel))
         try:
-            with scope:
-                await self._in_time(arrival, address)
-            if arrival.ticket.refused is not None and not arrival.entered:
-                raise arrival.ticket.refused
-        except PeerError as error:
-            self._refused(arrival, address, error)
-            await _say(arrival, error.response("FATAL"))
+            await self._in_or_told(arrival, address, scope)
         except OSError:
             self.admission.count("gone")
         except Exception:  # a bug of ours must not end the listener
@@ -97,6 +91,17 @@ class Arrivals:
                 await arrival.talk.stream.aclose()
             if arrival.talk.stream.tls is not None:
                 self._wear_out()
+
+    async def _in_or_told(self, arrival: Arrival, address: str, scope: trio.CancelScope) -> None:
+        """Until it is in, or has been told why not."""
+        try:
+            with scope:
+                await self._in_time(arrival, address)
+            if arrival.ticket.refused is not None and not arrival.entered:
+                raise arrival.ticket.refused
+        except PeerError as error:
+            self._refused(arrival, address, error)
+            await _say(arrival, error.response("FATAL"))
 
     async def _in_time(self, arrival: Arrival, address: str) -> None:
         with trio.move_on_after(self._timeout) as deadline:
@@ -165,5 +170,5 @@ async def _say(arrival: Arrival, data: bytes) -> None:
             await arrival.talk.send(data)
             if arrival.ticket.refused is None:
                 await arrival.talk.stream.farewell()
-        except OSError:
+        except (OSError, TlsError):  # it is gone, or its TLS is what was wrong
             return

@@ -102,7 +102,7 @@ async def test_where_tls_is_due_nothing_is_said_in_the_clear(offered: ClientTls,
         assert heard[:1] in (b"", b"\x15"), "an alert, or nothing"
 
 
-@pytest.mark.parametrize("record", [b"\xff" * 300, b"\x17\3\3\0\x28" + bytes(40), b"\x15\3\3\0\2\2\x28"])
+@pytest.mark.parametrize("record", [b"\xff" * 300, b"\x17\3\3\0\x28" + bytes(40), b"\x15\3\3\0\2\2\x28"], ids=ascii)
 async def test_bad_tls_within_a_login_ends_nobody_else(
     offered: ClientTls, issuer: trustme.CA, caplog: pytest.LogCaptureFixture, record: bytes
 ) -> None:

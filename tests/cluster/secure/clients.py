@@ -130,9 +130,3 @@ Says = Callable[[Login], tuple[str, ...]]
 CLIENTS: Mapping[str, Says] = MappingProxyType(
     {"psycopg": psycopg_says, "psql": psql_says, "asyncpg": asyncpg_says}
 )
-
-
-def alert(words: str) -> str:
-    """What matches a refusal by this alert of TLS. With TLS 1.3 the client has gone on before the other side has looked
-    at its certificate; what it has sent then meets a closed connection, whose reset may overtake the alert."""
-    return f"{words}|server closed the connection unexpectedly|Connection reset by peer|Broken pipe"

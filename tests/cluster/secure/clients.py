@@ -16,6 +16,7 @@ import psycopg
 from heliosproxy.demo.processes import environment
 from tests.certificates import Issued
 from tests.cluster.proxies import DEADLINE
+from tests.cluster.secure.server import programs
 from tests.cluster.secure.tls import ALPN, context
 
 WHO = "select current_user, ssl from pg_stat_ssl where pid = pg_backend_pid()"
@@ -80,9 +81,11 @@ def psql_says(login: Login, sql: str = WHO) -> tuple[str, ...]:
 def psql(login: Login, sql: str) -> subprocess.CompletedProcess[str]:
     """Debian's psql, to its end; unaligned, without anything but rows on its standard output."""
     quoted = " ".join(f"{key}={_quoted(value)}" for key, value in login.parameters().items())
+    directory = programs()
+    assert directory is not None, "there is no server either, so that no test can come here"
     return subprocess.run(
-        ["psql", "-XAtqw", "-F", "\t", "-c", sql, quoted], capture_output=True, text=True, timeout=DEADLINE,
-        env=environment(PGPASSWORD=login.password), check=False,
+        [str(directory / "psql"), "-XAtqw", "-F", "\t", "-c", sql, quoted],
+        capture_output=True, text=True, timeout=DEADLINE, env=environment(PGPASSWORD=login.password), check=False,
     )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ PyPI's PostgreSQL, which the other tests use, is built without OpenSSL.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import subprocess
 import tempfile
@@ -39,6 +40,7 @@ _ALWAYS = "local all postgres scram-sha-256\nhost all postgres 127.0.0.1/32 scra
 _OTHERS = "local all +others md5\nhost all +others 127.0.0.1/32 md5\n"  # which is SCRAM for whoever has a secret for it
 
 
+@functools.cache
 def programs() -> Path | None:
     """Where Debian's server is; the newest, if there are several; None if there is none that knows TLS."""
     found = [file.parent for file in Path("/usr/lib/postgresql").glob("*/bin/postgres")]

@@ -206,6 +206,40 @@ def test_a_link_with_a_cancel_on_its_way_is_nobody_elses(stage: Make) -> None:
     assert play.server().takes() == builders.query(b"select 2")
 
 
+def test_cancels_of_one_statement_are_one_request_at_a_time(stage: Make) -> None:
+    """Each is a connection to the node: a client that sends them by the hundred must not open hundreds."""
+    play = stage(size=1)
+    alice = play.client()
+    done: list[int] = []
+    alice.asks("select 1")
+    for number in range(5):
+        play.switch.cancel(alice.session.key, lambda number=number: done.append(number))
+    assert len(play.cancels) == 1
+    play.cancels[0][1]()
+    assert done == [0]
+    assert len(play.cancels) == 2
+    play.cancels[1][1]()
+    assert done == [0, 1, 2, 3, 4]
+    assert len(play.cancels) == 2
+
+
+def test_cancels_that_come_too_late_are_not_sent(stage: Make) -> None:
+    play = stage(size=1)
+    alice, bob = play.client(), play.client()
+    done: list[int] = []
+    alice.asks("select 1")
+    for number in range(2):
+        play.switch.cancel(alice.session.key, lambda number=number: done.append(number))
+    bob.asks("select 2")
+    play.server().takes()
+    play.server().answers(ONE_ROW + IDLE)
+    assert play.server().takes() == b""
+    play.cancels[0][1]()
+    assert done == [0, 1]
+    assert len(play.cancels) == 1
+    assert play.server().takes() == builders.query(b"select 2")
+
+
 def test_a_cancel_with_a_strange_key_does_nothing(stage: Make) -> None:
     play = stage()
     alice = play.client()

@@ -86,7 +86,8 @@ async def play(place: Place, case: Case) -> str:
         await STATES[case.state](talker)
         before = len(talker.heard)
         data = case.change(await _honest(talker, case))
-        talker.tls_is_due = talker.tls_is_due or (case.state, data[:1]) == ("connected", HANDSHAKE)
+        begins_tls = talker.tls is None and (case.state, data[:1]) == ("connected", HANDSHAKE)
+        talker.tls_is_due = talker.tls_is_due or begins_tls
         await talker.send(data, within_tls=case.tls != "broken")
         if case.ends == "probed":
             await talker.send(PROBE)

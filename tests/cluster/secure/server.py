@@ -115,9 +115,10 @@ class SecureServer:
         return self.secrets(role)[role]
 
     def secrets(self, *roles: str) -> dict[str, str]:
-        """The same of several."""
+        """The same of several; those without a password are left out."""
         names = ", ".join(map(_literal, roles))
-        found = self.cluster.psql(f"select rolname || ' ' || rolpassword from pg_authid where rolname in ({names})")
+        sql = f"select rolname || ' ' || rolpassword from pg_authid where rolname in ({names})"
+        found = self.cluster.psql(f"{sql} and rolpassword is not null")
         return dict(line.rsplit(" ", 1) for line in found.splitlines())
 
     # --- changing it ------------------------------------------------------------------------------------------------

@@ -257,13 +257,16 @@ class Proxy:
 
     def _client_data(self, session: Session, data: bytes) -> None:
         self.switch.client_data(session, data)
-        if session.id in self._clients and session.id not in self._held and _is_flooding(session):
+        if session.id in self._clients and session.id not in self._held and (session.has_more or _is_flooding(session)):
             self._held[session.id] = session
             self._clients[session.id].hold(True)
 
     def _settle(self) -> None:
-        """After each round: read those again whose queue has become short."""
+        """After each round: serve those who had more to do, read those again whose queue has become short."""
+        self._reactor.has_more = self.switch.go_on()
         for identity, session in list(self._held.items()):
+            if session.has_more:
+                continue
             if session.closing or (len(session.units) < UNITS_MOST / 2 and session.queued < LOW_WATER):
                 del self._held[identity]
                 if (endpoint := self._clients.get(identity)) is not None:

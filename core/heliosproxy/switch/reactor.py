@@ -254,6 +254,8 @@ class Reactor:
         self.poller = select.epoll()
         self.due: list[Endpoint] = []
         """Endpoints with something to write at the end of this round."""
+        self.has_more = False
+        """Somebody has more to do: `settle`, which sets it, is to be called again at once."""
         self.closing: dict[Endpoint, float] = {}
         """Endpoints that close once what is due was taken, and since when."""
         self._endpoints: dict[int, Endpoint] = {}
@@ -300,9 +302,9 @@ class Reactor:
         yielded = ticked = monotonic()
         now = welcome = 0.0
         while True:
-            events = poll(0 if now < welcome else SPIN, 256)
+            events = poll(0 if now < welcome or self.has_more else SPIN, 256)
             now = monotonic()
-            if events:
+            if events or self.has_more:
                 for fd, event in events:
                     endpoint = endpoints.get(fd)
                     if endpoint is not None:
@@ -316,7 +318,7 @@ class Reactor:
                 self.guarded(tick, now)
                 self._reap(now)
                 self.flush()
-            if not events:
+            if not events and not self.has_more:
                 with trio.move_on_after(max(0.0, ticked + every - now)):
                     await trio.lowlevel.wait_readable(self.poller.fileno())
                 yielded = monotonic()

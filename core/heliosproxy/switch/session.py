@@ -39,6 +39,8 @@ MOST = 0x3FFFFFFE
 """The longest message that PostgreSQL takes at all."""
 Mode: TypeAlias = Literal["session", "transaction", "statement"]
 HEADER_SIZE = 5
+CUT_AT_ONCE = 500
+"""Messages of a client that are cut before it is others' turn."""
 SENT_EARLY = 64 * 1024
 """Bytes of an extended unit after which it is sent without waiting for its Sync."""
 
@@ -132,6 +134,8 @@ class Session:
     """And more of it than relations."""
     last_words: bytes = b""
     """What the client is told when it has sent what is not the protocol, and all before that is answered."""
+    has_more: bool = False
+    """Not all that has come of it was cut into messages."""
     closing: bool = False
     """The client said Terminate, or is gone."""
     flow_class: int = -1
@@ -176,7 +180,11 @@ class Session:
         return link is not None and (self.cancelling is link or (bool(link.units) and self.units[0].link is None))
 
     def receive(self, data: bytes) -> None:
-        """Cut the client's bytes into messages and those into units. Raises ProtocolError, after which it must end."""
+        """Cut the client's bytes into messages and those into units, `CUT_AT_ONCE` messages at most.
+
+        Where it `has_more`, call it again, with b"" if nothing else has come. Raises ProtocolError, after which the
+        session must end.
+        """
         if self._missing:
             if len(data) < self._missing:
                 self._pieces.append(data)
@@ -189,7 +197,10 @@ class Session:
             data = self._partial + data
         self._partial = b""
         position, end = 0, len(data)
-        while end - position >= 5:
+        self.has_more = False
+        for _ in range(CUT_AT_ONCE):
+            if end - position < HEADER_SIZE:
+                break
             size = HEADER(data, position)[0] + 1
             if size < 5 or size > self._unsuspected:
                 self._check_length(data[position], size - 1)
@@ -201,6 +212,8 @@ class Session:
                 return
             self._message(data[position], data if size == end else data[position:stop])
             position = stop
+        else:
+            self.has_more = end - position >= HEADER_SIZE
         self._partial = data[position:]
 
     def _check_length(self, tag: int, length: int) -> None:

@@ -27,7 +27,7 @@ from heliosproxy.switch.planner import Planner
 from heliosproxy.switch.policies import Policies
 from heliosproxy.switch.prepared import Prepared, StatementNames
 from heliosproxy.switch.resolving import resolve
-from heliosproxy.switch.session import EXECUTE, Session
+from heliosproxy.switch.session import CUT_AT_ONCE, EXECUTE, Session
 from heliosproxy.switch.timeouts import Timeouts
 from heliosproxy.switch.translating import Translator
 from heliosproxy.switch.unit import CANCELED, READY, TIMED_OUT, Expect, Unit
@@ -44,6 +44,10 @@ log = logging.getLogger("heliosproxy.switch")
 PATIENCE = 0.1
 """Seconds after which messages of the extended protocol are sent although neither Flush nor Sync has come."""
 _STOPPED = error_response("FATAL", "57P01", "terminating connection due to administrator command")
+UNITS_AT_ONCE = 20
+"""Units of a client that are answered by the proxy itself before it is others' turn."""
+GO_ON = 0.005
+"""Seconds for which those who have more to do are served between two looks at the sockets."""
 MOST_ATTEMPTS = 3
 """Links that may die under a statement before it was sent to one."""
 
@@ -72,6 +76,10 @@ class Switch:
         self._counts = counts
         """Called with the reason when a client is ended, or denied something, by a limit."""
         self._keys: dict[tuple[int, bytes], Session] = {}
+        self._others_turn: dict[Session, None] = {}
+        """Sessions that have more to do, and had their turn."""
+        self._left: set[Session] = set()
+        """Those of them whose clients have gone meanwhile."""
         self._unfinished: dict[int, float] = {}
         """Sessions whose last unit has no end yet, by id, with the time since when."""
         self._homeless: dict[int, float] = {}
@@ -124,9 +132,37 @@ class Switch:
         if session.units and not session.units[-1].complete and not session.units[-1].held:
             self._unfinished.setdefault(session.id, monotonic())
 
+    def go_on(self) -> bool:
+        """Let those go on who had more to do than a turn is long, for `GO_ON` at most; whether there is more still."""
+        if not self._others_turn:
+            return False
+        until = monotonic() + GO_ON
+        for session in list(self._others_turn):
+            del self._others_turn[session]
+            try:
+                self._have_turn(session)
+            except Exception:  # a bug of ours; without a word of its own the session would wait for ever
+                log.exception("internal error; the session that met it is closed")
+                self.end(session, error_response("FATAL", "XX000", "internal error"))
+            if monotonic() > until:
+                break
+        return bool(self._others_turn)
+
+    def _have_turn(self, session: Session) -> None:
+        if session.has_more and len(session.units) < CUT_AT_ONCE:
+            self.client_data(session, b"")
+        elif session.id in self.sessions:
+            self.advance(session)
+        if session in self._left and session not in self._others_turn and not session.has_more:
+            self._left.discard(session)
+            self.client_gone(session)
+
     def client_gone(self, session: Session) -> None:
         """A client closed its connection without a word, or with one that is still in the queue."""
         if session.id not in self.sessions:
+            return
+        if session.has_more or session in self._others_turn:
+            self._left.add(session)  # what it has said before that runs, as with PostgreSQL
             return
         if session.closing and session.units and all(unit.runs_out for unit in session.units):
             return  # it said Terminate after these: they run, as with PostgreSQL
@@ -166,8 +202,12 @@ class Switch:
         return session is not None
 
     def advance(self, session: Session) -> None:
-        """Go on with what the client asked for, in its order."""
-        while session.units:
+        """Go on with what the client asked for, in its order, until it is others' turn."""
+        if session.has_more and len(session.units) < CUT_AT_ONCE:
+            self._others_turn[session] = None
+        for _ in range(UNITS_AT_ONCE):
+            if not session.units:
+                break
             unit = session.units[0]
             if session.closing and not unit.runs_out:
                 break  # nobody will ever end it
@@ -184,7 +224,10 @@ class Switch:
                 return
             if not self._begin(session, unit):
                 return
-        if session.closing:
+        else:
+            self._others_turn[session] = None
+            return
+        if session.closing and not session.has_more:
             self._terminate(session)
 
     def _terminate(self, session: Session) -> None:
@@ -205,7 +248,9 @@ class Switch:
         self._keys.pop(session.key, None)
         self._stop_waiting(session)
         self.timeouts.forget(session)
-        session.closing = True
+        self._others_turn.pop(session, None)
+        self._left.discard(session)
+        session.closing, session.has_more = True, False
 
     def is_waiting(self, session: Session) -> bool:
         """Whether the unit at the head waits for a node or a link."""

@@ -156,12 +156,12 @@ class ClientLimits:
     max_database_client_connections: Count | None = None
     """The same for each database."""
     max_address_client_connections: Count | None = None
-    """The same for each address that clients come from, logins under way included."""
+    """The same for each address that clients come from, logins under way included; for IPv6, each network of 64 bits."""
     max_logins: Count = 200
     """Logins under way. One more ends the oldest of the address that has the most."""
     max_prepared_statements: Count = 10_000
     """Prepared statements of a session; then 53400."""
     max_settings: Count = 200
-    """Settings that a session may have changed; then 53400."""
+    """`helios.*` settings of a session, and settings that keep it on its link; then 53400."""
     max_session_flows: Count = 1_000
     """Remembered verdicts of a session; its own least recently used out, nobody else's."""

@@ -833,6 +833,8 @@ def steps_looked_at(play: Stage, number: int) -> int:
     settrace(count)
     try:
         alice.says(b"D\0\0\0\6P\0" * number, FLUSH)
+        while play.switch.go_on():
+            pass
     finally:
         settrace(None)
     alice.leaves()

@@ -101,7 +101,7 @@ def test_whoever_leaves_without_a_word_is_forgotten_when_its_turns_are_over(stag
     alice.leaves()
     let_go_on(play)
     assert not play.switch.sessions
-    assert not play.switch._left
+    assert not play.switch.go_on()
 
 
 def test_what_is_not_the_protocol_ends_it_after_what_came_before(stage: Make) -> None:

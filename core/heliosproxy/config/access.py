@@ -156,7 +156,7 @@ class ClientLimits:
     max_database_client_connections: Count | None = None
     """The same for each database."""
     max_address_client_connections: Count | None = None
-    """The same for each address that clients come from, logins under way included; for IPv6, each network of 64 bits."""
+    """The same for each address that clients come from (for IPv6: network of 64 bits), logins under way included."""
     max_logins: Count = 200
     """Logins under way. One more ends the oldest of the address that has the most."""
     max_prepared_statements: Count = 10_000

@@ -30,6 +30,7 @@ from heliosproxy.switch.resolving import resolve
 from heliosproxy.switch.session import CUT_AT_ONCE, EXECUTE, Session
 from heliosproxy.switch.timeouts import Timeouts
 from heliosproxy.switch.translating import Translator
+from heliosproxy.switch.turns import UNITS_AT_ONCE, Turns
 from heliosproxy.switch.unit import CANCELED, READY, TIMED_OUT, Expect, Unit
 from heliosproxy.wire import builders
 from heliosproxy.wire.errors import LengthError, PeerError, ProtocolError, error_response
@@ -44,10 +45,6 @@ log = logging.getLogger("heliosproxy.switch")
 PATIENCE = 0.1
 """Seconds after which messages of the extended protocol are sent although neither Flush nor Sync has come."""
 _STOPPED = error_response("FATAL", "57P01", "terminating connection due to administrator command")
-UNITS_AT_ONCE = 20
-"""Units of a client that are answered by the proxy itself before it is others' turn."""
-GO_ON = 0.005
-"""Seconds for which those who have more to do are served between two looks at the sockets."""
 MOST_ATTEMPTS = 3
 """Links that may die under a statement before it was sent to one."""
 
@@ -76,10 +73,7 @@ class Switch:
         self._counts = counts
         """Called with the reason when a client is ended, or denied something, by a limit."""
         self._keys: dict[tuple[int, bytes], Session] = {}
-        self._others_turn: dict[Session, None] = {}
-        """Sessions that have more to do, and had their turn."""
-        self._left: set[Session] = set()
-        """Those of them whose clients have gone meanwhile."""
+        self._turns = Turns(self._have_turn, self.client_gone)
         self._unfinished: dict[int, float] = {}
         """Sessions whose last unit has no end yet, by id, with the time since when."""
         self._homeless: dict[int, float] = {}
@@ -133,36 +127,24 @@ class Switch:
             self._unfinished.setdefault(session.id, monotonic())
 
     def go_on(self) -> bool:
-        """Let those go on who had more to do than a turn is long, for `GO_ON` at most; whether there is more still."""
-        if not self._others_turn:
-            return False
-        until = monotonic() + GO_ON
-        for session in list(self._others_turn):
-            del self._others_turn[session]
-            try:
-                self._have_turn(session)
-            except Exception:  # a bug of ours; without a word of its own the session would wait for ever
-                log.exception("internal error; the session that met it is closed")
-                self.end(session, error_response("FATAL", "XX000", "internal error"))
-            if monotonic() > until:
-                break
-        return bool(self._others_turn)
+        """Let those go on who had more to do than a turn is long; whether there is more still."""
+        return self._turns.go_on()
 
     def _have_turn(self, session: Session) -> None:
-        if session.has_more and len(session.units) < CUT_AT_ONCE:
-            self.client_data(session, b"")
-        elif session.id in self.sessions:
-            self.advance(session)
-        if session in self._left and session not in self._others_turn and not session.has_more:
-            self._left.discard(session)
-            self.client_gone(session)
+        try:
+            if session.has_more and len(session.units) < CUT_AT_ONCE:
+                self.client_data(session, b"")
+            elif session.id in self.sessions:
+                self.advance(session)
+        except Exception:  # a bug of ours; without a word of its own the session would wait for ever
+            log.exception("internal error; the session that met it is closed")
+            self.end(session, error_response("FATAL", "XX000", "internal error"))
 
     def client_gone(self, session: Session) -> None:
         """A client closed its connection without a word, or with one that is still in the queue."""
         if session.id not in self.sessions:
             return
-        if session.has_more or session in self._others_turn:
-            self._left.add(session)  # what it has said before that runs, as with PostgreSQL
+        if self._turns.has_left(session):
             return
         if session.closing and session.units and all(unit.runs_out for unit in session.units):
             return  # it said Terminate after these: they run, as with PostgreSQL
@@ -204,7 +186,7 @@ class Switch:
     def advance(self, session: Session) -> None:
         """Go on with what the client asked for, in its order, until it is others' turn."""
         if session.has_more and len(session.units) < CUT_AT_ONCE:
-            self._others_turn[session] = None
+            self._turns.put(session)
         for _ in range(UNITS_AT_ONCE):
             if not session.units:
                 break
@@ -225,7 +207,7 @@ class Switch:
             if not self._begin(session, unit):
                 return
         else:
-            self._others_turn[session] = None
+            self._turns.put(session)
             return
         if session.closing and not session.has_more:
             self._terminate(session)
@@ -248,8 +230,7 @@ class Switch:
         self._keys.pop(session.key, None)
         self._stop_waiting(session)
         self.timeouts.forget(session)
-        self._others_turn.pop(session, None)
-        self._left.discard(session)
+        self._turns.forget(session)
         session.closing, session.has_more = True, False
 
     def is_waiting(self, session: Session) -> bool:

@@ -214,16 +214,19 @@ class Switch:
 
     def _terminate(self, session: Session) -> None:
         if session.id in self.sessions:
-            if session.last_words:
-                self.port.to_client(session, session.last_words)
+            self._say(session, session.last_words)
             self._drop(session)
         self.port.close_client(session)
 
     def end(self, session: Session, message: bytes) -> None:
         """Say why, and close."""
-        if message:
-            self.port.to_client(session, message)
+        self._say(session, message)
         self._terminate(session)
+
+    def _say(self, session: Session, message: bytes) -> None:
+        """Not in the middle of a message: it would be taken for the rest of that, and its words for a row's."""
+        if message and not (session.units and session.units[0].mid_message):
+            self.port.to_client(session, message)
 
     def _forget(self, session: Session) -> None:
         self.sessions.pop(session.id, None)

@@ -32,8 +32,10 @@ class FarEnd(Model):
 
     def says(self, size: int) -> None:
         """So many bytes of its answers arrive."""
-        edges = accumulate(map(len, split(self.answers))) if self.whole else ()
-        self.whole = size >= len(self.answers) or size in (0, *edges)
+        if size >= len(self.answers):
+            self.whole = True
+        elif size:
+            self.whole = self.whole and size in accumulate(map(len, split(self.answers)))
         piece, self.answers = self.answers[:size], self.answers[size:]
         if piece and not self.server.link.closed:
             self.server.answers(piece)

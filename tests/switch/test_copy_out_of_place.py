@@ -23,6 +23,20 @@ def test_stray_copy_data_behind_a_unit_that_fails_does_not_swallow_the_next_one(
     assert not client.session.units
 
 
+def test_stray_copy_data_behind_a_unit_that_fails_in_its_second_part_asks_the_server_nothing_more(
+    stage: MakeStage,
+) -> None:
+    play = stage(nodes=("primary",))
+    client = play.client()
+    flush = b"H\0\0\0\4"
+    client.says(builders.parse(b"", b"select 1"), run(), flush)
+    play.server().takes()
+    client.says(builders.describe_statement(b"nowhere"), builders.SYNC)
+    assert tags(play.server().takes())[-1] == "S"
+    client.says(b"d\0\0\0\6xy", builders.SYNC)
+    assert play.server().takes() == b""
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 def test_a_query_in_a_copy_that_the_server_has_given_up_ends_its_client_and_blames_nobody_else(
     stage: MakeStage, caplog: pytest.LogCaptureFixture, at_once: bool

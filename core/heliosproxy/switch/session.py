@@ -368,7 +368,7 @@ class Session:
 
         That is a Sync before COPY data, or a Query after an error. What was taken for further units belongs to it.
         """
-        unit.complete = unit.synced = False
+        unit.complete = unit.synced = unit.sync_sent = False
         while len(self.units) > 1 and not unit.complete:
             following = self.units[1]
             del self.units[1]

@@ -194,7 +194,7 @@ class Switch:
             if session.closing and not unit.runs_out:
                 break  # nobody will ever end it
             if unit.link is not None:
-                if unit.messages and not unit.restartable and not unit.moving:
+                if unit.messages and not (unit.restartable or unit.moving or unit.sync_sent):
                     self._send(session, unit, unit.link)
                 return
             if session.pool is not None or session.id in self._homeless:
@@ -326,6 +326,7 @@ class Switch:
                 self._examine(session, unit, link, unsure)
                 return
             self._translator.translate(unit, session, link)
+            unit.sync_sent = unit.synced
             if not unit.complete or not first:
                 unit.began = unit.began or any(step.tag == EXECUTE for step in unit.steps)
                 unit.let_go()
@@ -466,7 +467,7 @@ class Switch:
             self._moved(link, session, unit)
         elif answer.status:
             self._finished(link, session, unit, answer.status)
-        elif unit.messages and not unit.restartable:
+        elif unit.messages and not (unit.restartable or unit.sync_sent):
             self._send(session, unit, link)  # COPY data that came before the server asked for it
 
     def _refused_by_standby(self, link: Link, session: Session, unit: Unit) -> None:

@@ -107,6 +107,7 @@ class Unit:
         "stand_in",
         "started",
         "steps",
+        "sync_sent",
         "synced",
         "to_primary",
         "told",
@@ -129,6 +130,8 @@ class Unit:
         """Whether its last message is there. Until then it may already have been sent, because of a Flush."""
         self.synced = False
         """What ended it is a Sync, which a server never skips."""
+        self.sync_sent = False
+        """That Sync is on its way. COPY data behind it waits until the server asks for it, which it may never do."""
         self.held = False
         """A Flush or sheer size asks for sending it before its Sync is there."""
         self.lead = b""
@@ -259,7 +262,7 @@ class Unit:
         self.steps.clear()
         self.body.clear()
         self.expected = None
-        self.failed = False
+        self.failed = self.sync_sent = False
         self.lead = b""
         self.refused = ""
         self.sqlstate = ""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from heliosproxy.wire import builders
-from tests.switch.stage import IDLE, Server, Speaker, Stage
+from tests.switch.stage import IDLE, IN_TRANSACTION, Server, Speaker, Stage, bind, run, tags
 
 MakeStage = Callable[..., Stage]
 HEAD = builders.row_description_text(["n"])
@@ -50,3 +50,19 @@ def test_between_two_rows_it_is_told_what_has_happened(stage: MakeStage) -> None
     assert client.heard.startswith(HEAD + ROW + b"E")
     assert client.heard.endswith(IDLE)
     assert not client.closed
+
+
+@pytest.mark.parametrize("malformed", [bind(b"nowhere"), b"B\0\0\0\5x"])
+def test_in_a_transaction_whose_link_died_what_is_wrong_is_an_error(stage: MakeStage, malformed: bytes) -> None:
+    play = stage(nodes=("primary",))
+    client = play.client()
+    client.asks("begin")
+    play.server().answers(builders.command_complete("BEGIN") + IN_TRANSACTION)
+    play.server().dies()
+    client.hears()
+    client.says(malformed, builders.SYNC)
+    assert tags(client.hears()) == "EZ"
+    client.says(builders.parse(b"", b"rollback"), run(), malformed, builders.SYNC)
+    assert client.hears().endswith(IDLE)
+    client.asks("select n from t")
+    assert tags(play.server(1).takes()) == "Q"

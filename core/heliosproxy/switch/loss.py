@@ -92,8 +92,13 @@ def answer_in_lost_transaction(unit: Unit) -> tuple[bytes, bool, bool]:
         return aborted(), False, False
     if unit.simple:
         return builders.command_complete("ROLLBACK"), True, True
-    replies = b"".join(_ROLLED_BACK.get(step.tag, b"") for step in unit.steps)
-    return replies, any(step.tag == ord("E") for step in unit.steps), True
+    replies, over = b"", False
+    for step in unit.steps:
+        if step.error:
+            return replies + step.error, over, False
+        replies += _ROLLED_BACK.get(step.tag, b"")
+        over = over or step.tag == ord("E")
+    return replies, over, True
 
 
 def rolls_back(session: Session, unit: Unit) -> bool:

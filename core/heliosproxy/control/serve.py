@@ -128,6 +128,8 @@ class _Serving:
         parts = (self._listener, self._proxy, self._sandbox, self._config, self._reloader)
         await nursery.start(partial(serve_admin, *parts))
         log.info("clients connect to %s, the admin API is at http://%s", self._proxy.address, self._admin)
+        if (directory := self._config.proxy.unix_socket_directory) is not None:
+            log.info("clients on this machine also connect to the Unix socket in %s", directory)
         for node in self._proxy.cluster.nodes:
             if not node.healthy:
                 log.warning("%s at %s is not there yet: %s", node.name, node.config.address, node.reason)

@@ -439,6 +439,25 @@ def test_a_unit_whose_client_keeps_the_server_waiting_ends_as_well(stage: Make) 
     assert alice.hears() == IDLE
 
 
+def test_the_statements_after_one_that_was_ended_are_ended_in_time_too(stage: Make) -> None:
+    play = stage(statement_timeout=0.05)
+    alice = play.client()
+    for at in range(1, 4):
+        alice.asks("select 1")
+        later(play, 0.1)  # earlier than the statement before would have been cancelled again
+        assert len(play.cancels) == at
+        play.cancels[-1][1]()
+        play.server().answers(CANCELED + IDLE)
+        assert told(alice)[2] == TIMED_OUT
+    alice.asks("select 1")
+    later(play, 1.05)
+    play.cancels[-1][1]()
+    later(play, 1.5)  # by the place of the first statement it would be cancelled again, by its own not yet
+    assert len(play.cancels) == 4
+    later(play, 2.2)
+    assert len(play.cancels) == 5
+
+
 def test_a_statement_in_time_leaves_no_trace(stage: Make) -> None:
     play = stage(statement_timeout=2.0)
     alice = play.client()

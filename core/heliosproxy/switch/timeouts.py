@@ -181,7 +181,7 @@ class Timeouts:
     def _due(self, session: Session, clock: Clock, kind: int) -> float | None:
         """When it strikes, as things are; None: it does not run."""
         if kind == OVERDUE:
-            return session.units[0].overdue_since or None if self._runs(session) else None
+            return _sum(session.units[0].overdue_since or None if self._runs(session) else None, AGAIN)
         if kind == TRANSACTION:
             return _sum(clock.transaction_since or None, clock.transaction)
         if kind == STATEMENT:

@@ -24,7 +24,7 @@ from heliosproxy.cluster.balance import Balancer
 from heliosproxy.cluster.monitor import Monitors
 from heliosproxy.cluster.registry import Cluster
 from heliosproxy.config.model import Config
-from heliosproxy.config.tls import Contexts, ways
+from heliosproxy.config.tls import Contexts
 from heliosproxy.switch.access import Access, strangers_of
 from heliosproxy.switch.admission import Admission, Reason, Ticket
 from heliosproxy.switch.arrivals import Arrival, Arrivals, PluginRefusal
@@ -328,9 +328,13 @@ class Proxy:
         self._nursery.start_soon(self._open, pool)
 
     def cancel(self, link: Link, done: Callable[[], None]) -> None:
-        """Ask the node to cancel what the link runs."""
+        """Ask the node to cancel what the link runs, the way that the link goes."""
         assert self._nursery is not None
-        self._nursery.start_soon(self._cancel, link, done)
+        endpoint = self._links.get(link)  # now, since the link may be closed before the request is sent
+        if endpoint is None:
+            done()
+        else:
+            self._nursery.start_soon(self._cancel, link, endpoint.tls is not None, done)
 
     async def _open(self, pool: Pool) -> None:
         login = self.users.on_nodes(pool.asked_by, pool.policy)
@@ -369,9 +373,8 @@ class Proxy:
         self._reactor.guarded(self._settle)
         self._reactor.flush()
 
-    async def _cancel(self, link: Link, done: Callable[[], None]) -> None:
-        endpoint, config, timeout = self._links.get(link), link.node.config, self.config.pool.connect_timeout
-        encrypted = ways(config.tls, config.address)[0] if endpoint is None else endpoint.tls is not None
+    async def _cancel(self, link: Link, encrypted: bool, done: Callable[[], None]) -> None:
+        timeout = self.config.pool.connect_timeout
         sure = await send_cancel(link.node, link.key, timeout, encrypted=encrypted, contexts=self.cluster.contexts)
         if not sure:  # it may still hit whoever has the link then
             self._then(self.switch.links.close, link, "a cancel request was not acknowledged")

@@ -35,8 +35,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         corpus, words = seeds.write(Path(directory))
         options = [
-            f"-max_total_time={arguments.seconds}", f"-max_len={LONGEST}", f"-timeout={SLOWEST}", "-rss_limit_mb=2048",
-            f"-artifact_prefix={arguments.found.absolute()}/", f"-dict={words}", "-print_final_stats=1", str(corpus),
+            f"-max_total_time={arguments.seconds}", f"-max_len={LONGEST}", "-len_control=30", f"-timeout={SLOWEST}",
+            "-rss_limit_mb=2048", f"-artifact_prefix={arguments.found.absolute()}/", f"-dict={words}",
+            "-print_final_stats=1", str(corpus),
         ]  # fmt: skip
         if arguments.seed:
             options.insert(0, f"-seed={arguments.seed}")

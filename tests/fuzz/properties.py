@@ -7,13 +7,19 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from secrets import token_urlsafe
 from types import MappingProxyType
 from typing import Final
 
 from pglast.parser import ParseError
 
+from heliosproxy.auth.certificates import common_name, distinguished_name, server_end_point
+from heliosproxy.auth.exchange import exchange_of
+from heliosproxy.auth.known import Known, Strangers
+from heliosproxy.auth.md5 import md5_secret
 from heliosproxy.auth.scram import AuthenticationError, ScramClient, ScramServer
 from heliosproxy.auth.secrets import ScramSecret
+from heliosproxy.config.access import Method
 from heliosproxy.sql import facts
 from heliosproxy.sql.comments import blank_hints, hints, sqlcommenter
 from heliosproxy.sql.depth import depth
@@ -22,6 +28,7 @@ from heliosproxy.sql.prepare import prepared
 from heliosproxy.sql.shape import MAX_SHAPED, printable, query_hash, shape
 from heliosproxy.wire import builders
 from heliosproxy.wire.buffer import Message
+from heliosproxy.wire.client_hello import server_name
 from heliosproxy.wire.errors import ProtocolError, encode_fields, parse_fields
 from heliosproxy.wire.framing import Framer, StartupFramer
 from heliosproxy.wire.messages_authentication import PasswordMessage, SASLInitialResponse
@@ -32,6 +39,12 @@ from tests.sql.test_shape import canonical, kinds
 
 LIMIT = 4096
 """Longest message that the framer under test takes."""
+UNTOLD = token_urlsafe(18)
+"""A password that no input has."""
+USERS: Final = (
+    Known("alice", ScramSecret.from_password(UNTOLD, 1)), Known("alice", md5=md5_secret("alice", UNTOLD)), None,
+)  # fmt: skip
+METHODS: Final[tuple[Method, ...]] = ("scram-sha-256", "scram-sha-256-plus", "password", "md5")
 SECRET = ScramSecret.from_password("secret", iterations=1, salt=b"0123456789abcdef")
 
 
@@ -149,6 +162,39 @@ def scram(data: bytes) -> None:
         assert ScramSecret.parse(secret.format()) == secret
 
 
+def login(data: bytes) -> None:
+    """Every method, for every kind of user: the answers are cut by a byte each that tells how long they are."""
+    if not data:
+        return
+    method, user, through_tls = METHODS[data[0] % 4], USERS[data[0] // 4 % 3], data[0] & 0x80
+    strangers = Strangers(b"key")
+    strangers.iterations = 1
+    exchange = exchange_of(method, "alice", user, strangers, endpoint=b"e" * 32 if through_tls else None)
+    at = 1
+    with contextlib.suppress(ProtocolError, AuthenticationError):
+        exchange.begin()
+        while at < len(data):
+            exchange.answer(data[at + 1 : at + 1 + data[at]])
+            assert not exchange.done, "let in without the password"
+            at += 1 + data[at]
+
+
+def hello(data: bytes) -> None:
+    """What a client sends first that begins with TLS."""
+    name = server_name(data)
+    assert len(name) <= 255
+    assert name == name.lower()
+    assert name.isascii()
+    assert not name or name.isprintable()
+
+
+def certificate(data: bytes) -> None:
+    """Whom a certificate names."""
+    names = common_name(data), distinguished_name(data)
+    assert not any(name is not None and (not name or "\0" in name) for name in names)
+    server_end_point(data)
+
+
 def statement_shape(data: bytes) -> None:
     """S1: a text made from the shape alone has the same kinds of token for PostgreSQL's own scanner."""
     shaped = shape(data)
@@ -197,6 +243,7 @@ def _text(data: bytes) -> str | None:
 
 SUBJECTS: Final = MappingProxyType({
     b"S": startup, b"F": frames, b"C": client_message, b"B": server_message, b"A": answers, b"P": scram,
+    b"X": login, b"L": hello, b"D": certificate,
     b"Q": statement_shape, b"T": statement_facts, b"H": statement_comments,
 })  # fmt: skip
 """By the first byte of an input."""

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
+
+import trustme
 
 from heliosproxy.auth.scram import ScramClient, ScramServer
 from heliosproxy.auth.secrets import ScramSecret
@@ -33,6 +37,11 @@ MESSAGES = (
     builders.parameter_description((23, 25)),
     builders.ready_for_query(ord("T")),
 )
+ANSWERS = (
+    (SASLInitialResponse("SCRAM-SHA-256", b"n,,n=,r=abc").encode()[5:], b"c=biws,r=abc,p=AAAA"),
+    (SASLInitialResponse("SCRAM-SHA-256-PLUS", b"p=tls-server-end-point,,n=,r=a").encode()[5:], b"c=cD10,r=a,p=AAAA"),
+    (b"password\0",), (b"md5" + b"0" * 32 + b"\0",),
+)  # fmt: skip
 STATEMENTS = (
     b"select 'a', E'\\'b', U&'c', b'01', 1.5e3, 0x1F, $$d$$, $t$e$t$ from \"q\" where a = $1 limit 10 offset 0",
     b"/*helios:route=async,lag=1s*/ select 1 /* nested /* comment */ */ -- end",
@@ -69,9 +78,26 @@ def seeds() -> Iterator[bytes]:
         yield b"A" + message[5:]
     yield b"P" + _login()
     yield b"P" + ScramSecret.from_password("secret", 1, b"0123456789abcdef").format().encode()
+    for method in (*range(12), *range(0x80, 0x8C)):
+        for answers in ANSWERS:
+            yield b"X" + bytes((method,)) + b"".join(bytes((len(answer),)) + answer for answer in answers)
+    yield b"L" + _hello()
+    yield b"D" + _certificate()
     for statement in STATEMENTS:
         for subject in (b"Q", b"T", b"H"):
             yield subject + statement
+
+
+def _hello() -> bytes:
+    context, outgoing = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="db.example.org").do_handshake()
+    return outgoing.read()
+
+
+def _certificate() -> bytes:
+    issued = trustme.CA().issue_cert("db.example.org", common_name="alice")
+    return ssl.PEM_cert_to_DER_cert(issued.cert_chain_pems[0].bytes().decode())
 
 
 def _login() -> bytes:

@@ -32,6 +32,13 @@ def test_what_must_hold_does_not_hold_for_a_shape_that_masks_too_much(monkeypatc
         properties.check(b"Qselect 'a'")
 
 
+def test_what_must_hold_does_not_hold_where_the_password_is_told() -> None:
+    password = properties.UNTOLD.encode() + b"\0"
+    for user in (2, 6):
+        with pytest.raises(AssertionError, match="without the password"):
+            properties.check(b"X" + bytes((user, len(password))) + password)
+
+
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not installed")
 def test_fuzzing_finds_nothing(tmp_path: Path) -> None:
     done = subprocess.run(

@@ -16,7 +16,7 @@ from heliosproxy.wire.messages_authentication import AuthenticationOk, Authentic
 from heliosproxy.wire.messages_backend import ErrorResponse
 from heliosproxy.wire.startup import CancelRequest
 from tests.cluster.differential.talking import Place
-from tests.cluster.differential.vocabulary import startup
+from tests.cluster.differential.vocabulary import SYNC, close, describe, parse, query, startup
 from tests.cluster.hostile.cases import CLIENT_HELLO, Case
 from tests.cluster.hostile.talking import (
     BEFORE,
@@ -32,6 +32,12 @@ from tests.cluster.hostile.talking import (
 
 AT_ONCE = 40
 """Connections of a kind at a time."""
+FLOOD = 1 << 16
+"""Bytes of small messages that are sent at once."""
+FLOODS = 2 * (
+    SYNC, describe("nowhere") + SYNC, close("nowhere") + SYNC, parse("select 1") + SYNC, query("show helios.route"),
+    query("set helios.route = 'primary'"), query(""), query("select 1"),
+)  # fmt: skip
 LATE = "canceling authentication due to timeout"
 ENEMY = "127.0.0.66"
 """Where enemies come from; those who are many have an address each."""
@@ -147,6 +153,23 @@ async def cancels(place: Place, keys: Sequence[tuple[int, bytes]], report: Repor
             return "closed"
 
     await _each(keys, report, ask)
+
+
+async def floods(place: Place, report: Report) -> None:
+    """Clients that know the password, and send small things by the ten thousand at once; each is answered."""
+
+    async def flood(thing: object) -> str:
+        assert isinstance(thing, bytes)
+        talker = await Talker.to(place, ENEMY)
+        async with talker.stream, trio.open_nursery() as nursery:
+            await talker.log_in()
+            count = FLOOD // len(thing)
+            nursery.start_soon(talker.send, thing * count)
+            for _ in range(count):
+                await talker.until("Z")
+        return "flooded"
+
+    await _each(FLOODS, report, flood)
 
 
 async def connections(place: Place, count: int, report: Report) -> None:

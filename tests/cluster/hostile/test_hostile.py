@@ -23,7 +23,7 @@ from heliosproxy.demo.local import LocalCluster
 from heliosproxy.demo.processes import environment
 from tests.certificates import Issuer
 from tests.cluster.differential.talking import Place
-from tests.cluster.hostile.attack import Report, attack, cancels, connections, slow
+from tests.cluster.hostile.attack import Report, attack, cancels, connections, floods, slow
 from tests.cluster.hostile.cases import every
 from tests.cluster.proxies import DEADLINE, RunningProxy, helios, running, wait_for
 
@@ -105,6 +105,7 @@ def test_whatever_enemies_send_ends_well_for_everybody_else(proxy: RunningProxy)
     cases = every(place, SEED)
     warm, report = Report(), Report()
     trio.run(attack, place, cases[:WARM], warm)
+    trio.run(floods, place, warm)
     trio.run(partial(slow, place, SLOW, warm, from_one_address=True))
     before, memory, began = open_files(proxy), proxy.memory(), monotonic()
 
@@ -116,6 +117,7 @@ def test_whatever_enemies_send_ends_well_for_everybody_else(proxy: RunningProxy)
             nursery.start_soon(attack, place, cases, report)
             nursery.start_soon(cancels, place, wrong, report)
             nursery.start_soon(connections, place, CONNECTS, report)
+        await floods(place, report)
         await slow(place, SLOW, report, from_one_address=True)
         await slow(place, SLOW, report, from_one_address=False)
 
@@ -127,6 +129,6 @@ def test_whatever_enemies_send_ends_well_for_everybody_else(proxy: RunningProxy)
     assert failures == [], "\n".join([f"HELIOS_HOSTILE_SEED={SEED}", *failures[:20]])
     assert report.count >= 3_000
     wait_for(lambda: open_files(proxy) <= before, f"no more than {before} descriptors to be open")
-    wait_for(lambda: proxy.memory() <= memory + GROWTH, f"memory to be back at {memory >> 20} MB + {GROWTH >> 20}")
     print(f"memory {memory >> 20} MB before, {proxy.memory() >> 20} MB after")
+    wait_for(lambda: proxy.memory() <= memory + GROWTH, f"memory to be back at {memory >> 20} MB + {GROWTH >> 20}")
     assert helios("status", "--config", str(proxy.file)).returncode == 0

@@ -51,7 +51,7 @@ _DEEPENS = re.compile(
 )
 _ASSIGNS_MANY = re.compile(r"\)(?:\s*=|\s*--|\s*/\*)")
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
-_CONTINUED = re.compile(r"(?:\s|--[^\n\r]*)*'")
+_CONTINUED = re.compile(r"(?:\s|--[^\n\r]*+)*+'")
 _SPINE = frozenset((
     "join", "union", "intersect", "except", "not", "is", "isnull", "notnull", "between", "in", "like", "ilike",
     "similar", "collate", "at", "operator", "overlaps", "set",

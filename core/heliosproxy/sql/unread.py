@@ -21,7 +21,8 @@ class Guess:
     ddl: bool
 
 
-_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n\r]*|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]+)")
+# Possessive, all of it: a line of dashes is a comment in exponentially many ways.
+_FIRST_WORD = re.compile(r"(?:\s|\(|--[^\n\r]*+|/\*(?:[^*]|\*(?!/))*+\*/)*+([A-Za-z]+)")
 _ROWS = frozenset(("select", "insert", "update", "delete", "merge", "with", "values", "table", "copy"))
 _KEEPS_STATE = frozenset(("set", "reset", "listen", "prepare", "declare", "create", "load", "discard", "import"))
 

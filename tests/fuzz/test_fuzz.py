@@ -16,7 +16,7 @@ import pytest
 from tests.fuzz import properties, seeds
 
 ROOT = Path(__file__).parents[2]
-SECONDS = int(os.environ.get("HELIOS_FUZZ_SECONDS", "15"))
+SECONDS = int(os.environ.get("HELIOS_FUZZ_SECONDS", "8"))
 STARTS = 60
 """Seconds that it may take beyond those."""
 
